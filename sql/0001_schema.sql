@@ -2,6 +2,24 @@
 -- Instants are timestamptz; *_ns columns are event time in nanoseconds since 1970 UTC, kept because
 -- timestamptz ends at microseconds and the order of quotes decides opens and closes (domain.md §5).
 
+CREATE TABLE hours (
+    name         text PRIMARY KEY,
+    zone         text NOT NULL,
+    roll         time NOT NULL,
+    opens        time NOT NULL,
+    closes       time NOT NULL,
+    eve          boolean NOT NULL,
+    weekdays     smallint[] NOT NULL
+);
+COMMENT ON TABLE hours IS 'Weekly trading hours of futures, seeded with the instruments; holidays belong to the world clock';
+COMMENT ON COLUMN hours.name IS 'Name that instruments use';
+COMMENT ON COLUMN hours.zone IS 'Zone of the local times';
+COMMENT ON COLUMN hours.roll IS 'Local time at which the trade date begins';
+COMMENT ON COLUMN hours.opens IS 'Local time at which trading opens';
+COMMENT ON COLUMN hours.closes IS 'Local time at which trading closes';
+COMMENT ON COLUMN hours.eve IS 'Whether roll and opens lie on the evening before';
+COMMENT ON COLUMN hours.weekdays IS 'Weekdays that are trade dates, Monday 0';
+
 CREATE TABLE instruments (
     id           integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     symbol       text NOT NULL UNIQUE,
@@ -15,7 +33,7 @@ CREATE TABLE instruments (
     notation     text NOT NULL CHECK (notation IN ('decimal', '32nds', '8ths')),
     safe_haven   boolean NOT NULL,
     negative     boolean NOT NULL,
-    hours        text NOT NULL,
+    hours        text NOT NULL REFERENCES hours,
     aliases      text[] NOT NULL,
     root         text
 );
@@ -32,7 +50,7 @@ COMMENT ON COLUMN instruments.decimals IS 'Decimals for display; storage keeps w
 COMMENT ON COLUMN instruments.notation IS 'How feeds write its prices: decimal, 32nds, 8ths';
 COMMENT ON COLUMN instruments.safe_haven IS 'Whether its signal counts with the sign turned in TOTAL (domain.md §9)';
 COMMENT ON COLUMN instruments.negative IS 'Whether it can trade at or below zero';
-COMMENT ON COLUMN instruments.hours IS 'Name of its weekly hours in config/instruments.yaml';
+COMMENT ON COLUMN instruments.hours IS 'Its weekly trading hours';
 COMMENT ON COLUMN instruments.aliases IS 'Names that feeds use for it';
 COMMENT ON COLUMN instruments.root IS 'For a contract: the symbol whose specification it has';
 
@@ -141,10 +159,14 @@ CREATE TABLE days (
     gap_volume    numeric NOT NULL,
     notional      numeric NOT NULL,
     updates       bigint NOT NULL,
+    revision      bigint NOT NULL,
+    revised_at    timestamptz,
+    basis         text CHECK (basis IN ('trade', 'snapshot', 'mixed')),
     previous_close    numeric,
     previous_close_ns bigint,
     baseline      numeric,
     feed_volume   numeric,
+    feed_ns       bigint,
     open_ns       bigint,
     close_ns      bigint,
     PRIMARY KEY (instrument_id, trade_date)
@@ -160,10 +182,14 @@ COMMENT ON COLUMN days.volume IS 'Σ volume of the bars';
 COMMENT ON COLUMN days.gap_volume IS 'Σ volume of the gaps';
 COMMENT ON COLUMN days.notional IS 'Σ notional of the bars';
 COMMENT ON COLUMN days.updates IS 'Quotes that made or moved bars';
+COMMENT ON COLUMN days.revision IS 'Σ revision of the bars';
+COMMENT ON COLUMN days.revised_at IS 'Watermark at which the last late quote was accepted';
+COMMENT ON COLUMN days.basis IS 'Basis of its bars, mixed where they differ';
 COMMENT ON COLUMN days.previous_close IS 'Settlement of the trade date before, as the feed says it';
 COMMENT ON COLUMN days.previous_close_ns IS 'Event time at which the feed said so';
-COMMENT ON COLUMN days.baseline IS 'The feed''s cumulative volume where counting began';
-COMMENT ON COLUMN days.feed_volume IS 'The feed''s newest cumulative volume; less baseline, volume and gap_volume it should leave 0';
+COMMENT ON COLUMN days.baseline IS 'The feed''s cumulative volume where counting began: the first to arrive';
+COMMENT ON COLUMN days.feed_volume IS 'The feed''s newest cumulative volume by event time; less baseline, volume and gap_volume it should leave 0';
+COMMENT ON COLUMN days.feed_ns IS 'Event time of that value';
 COMMENT ON COLUMN days.open_ns IS 'Event time of the open';
 COMMENT ON COLUMN days.close_ns IS 'Event time of the close';
 

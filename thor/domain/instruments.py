@@ -51,7 +51,9 @@ def canonical(name: str) -> str:
 
 def well_formed(name: str) -> bool:
     """Whether a name may reach a key or a log at all."""
-    return _SYMBOL.fullmatch(name.strip().upper()) is not None
+    name = name.strip()
+    # Upper case brings letters beyond ASCII into it: "ſ" would become an S.
+    return name.isascii() and _SYMBOL.fullmatch(name.upper()) is not None
 
 
 def root_of(contract: str) -> str | None:

@@ -12,9 +12,13 @@ from typing import Literal
 
 NANO = 1_000_000_000
 NA = -(2**63)
-LIMIT = 2**63 - 1
+#: The largest magnitude; beyond it lie NA and the marks that feeds and formats keep at the ends of int64.
+LIMIT = 2**63 - 2
 
 Notation = Literal["decimal", "32nds", "8ths"]
+
+#: Longer than any number a feed writes; longer text is refused before it costs anything.
+MAX_TEXT = 64
 
 #: What a feed shows in a cell whose value it does not know (domain.md §2).
 UNKNOWN = frozenset({"", "n/a", "--", "#n/a", "loading"})
@@ -37,7 +41,7 @@ def parse_scaled(text: str, digits: int) -> int:
     text = text.strip()
     if text.lower() in UNKNOWN:
         return NA
-    match = _DECIMAL.fullmatch(text)
+    match = _DECIMAL.fullmatch(text) if len(text) <= MAX_TEXT else None
     if match is None or not (match[2] or match[3]):
         raise BadNumber(f"expected a decimal number, found {text[:40]!r}")
     sign, whole, fraction, exponent = match[1], match[2], match[3] or "", int(match[4] or 0)

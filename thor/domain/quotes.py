@@ -36,7 +36,7 @@ STACK_DOWN: Final = 32  # the silence that gap_from begins was ours, not the fee
 
 ENDED: Final = 1  # header flag: the recording ends here
 _MAGIC: Final = 0x5451
-_HEADER: Final = struct.Struct("<HBBIIIQQQQqqqq")
+_HEADER: Final = struct.Struct("<HBBIHHIQQQQqqqq")
 
 MAX_QUOTES: Final = 65_536  # of one entry
 
@@ -64,8 +64,8 @@ class Quotes:
         found = self.columns.get(name)
         return np.full(len(self.ts), NA, np.int64) if found is None else found
 
-    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Quotes:
-        """The chosen quotes, by mask or by position."""
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Quotes:
+        """The chosen quotes, by mask, by position or as a slice (then without a copy)."""
         return Quotes(
             self.instrument[rows],
             self.ts[rows],
@@ -136,13 +136,16 @@ class BadEntry(ValueError):
 
 def encode(head: Head, quotes: Quotes, symbols: Sequence[str]) -> bytes:
     """The bytes of one entry; ``symbols[i]`` names the instrument numbered i in ``quotes``."""
-    used, local = np.unique(quotes.instrument, return_inverse=True)
-    names = "\n".join([symbols[i] for i in used]).encode()
+    # A table, not np.unique: that would sort every quote of the batch.
+    used = np.flatnonzero(np.bincount(quotes.instrument))
+    local = np.zeros(len(symbols), "<u2")
+    local[used] = np.arange(len(used))
+    names = "\n".join([symbols[i] for i in used.tolist()]).encode()
     sources = "\n".join(quotes.sources).encode()
     mask, blocks = 0, []
     for bit, name in enumerate(COLUMNS):
         column = quotes.columns.get(name)
-        if column is not None and len(column) and (len(column) > 64 or (column != NA).any()):
+        if column is not None and (column != NA).any():
             mask |= 1 << bit
             blocks.append(np.ascontiguousarray(column, "<i8").tobytes())
     header = _HEADER.pack(
@@ -151,7 +154,8 @@ def encode(head: Head, quotes: Quotes, symbols: Sequence[str]) -> bytes:
         ENDED if head.ended else 0,
         len(quotes),
         mask,
-        len(names) | len(sources) << 20,
+        len(sources),
+        len(names),
         head.generation,
         head.epoch,
         head.n,
@@ -163,7 +167,7 @@ def encode(head: Head, quotes: Quotes, symbols: Sequence[str]) -> bytes:
     )
     fixed = (
         quotes.ts.astype("<i8", copy=False).tobytes(),
-        local.astype("<u2").tobytes(),
+        local[quotes.instrument].tobytes(),
         quotes.flags.tobytes(),
         quotes.source.tobytes(),
     )
@@ -173,6 +177,11 @@ def encode(head: Head, quotes: Quotes, symbols: Sequence[str]) -> bytes:
 def decode_head(data: bytes) -> Head:
     """The header alone."""
     return _head(_unpack(data))
+
+
+def count_of(data: bytes) -> int:
+    """How many quotes an entry holds."""
+    return _unpack(data)[3]
 
 
 def _unpack(data: bytes) -> tuple[int, ...]:
@@ -185,7 +194,7 @@ def _unpack(data: bytes) -> tuple[int, ...]:
 
 
 def _head(v: tuple[int, ...]) -> Head:
-    return Head(v[6], v[7], v[8], v[9], v[10], v[11], v[12], v[13], bool(v[2] & ENDED))
+    return Head(v[7], v[8], v[9], v[10], v[11], v[12], v[13], v[14], bool(v[2] & ENDED))
 
 
 class Unknown(LookupError):
@@ -196,14 +205,22 @@ class Unknown(LookupError):
         super().__init__(f"instruments not in the registry: {', '.join(symbols[:10])}")
 
 
+def _names(data: bytes) -> list[str]:
+    try:
+        return data.decode().split("\n") if data else []
+    except UnicodeDecodeError as error:
+        raise BadEntry(f"expected names in UTF-8, found {data[:40]!r}") from error
+
+
 def decode(data: bytes, registry: Mapping[str, int]) -> Entry:
     """One entry; ``registry`` gives the reader's number of each symbol.
 
     Raises BadEntry where the bytes are no entry, Unknown where the registry lacks a symbol.
     """
     values = _unpack(data)
-    n, mask, tables = values[3], values[4], values[5]
-    length, other = tables & 0xFFFFF, tables >> 20
+    n, mask, other, length = values[3:7]
+    if mask >> len(COLUMNS):
+        raise BadEntry(f"expected {len(COLUMNS)} kinds of columns, found the mask {mask:#x}")
     if len(data) != _HEADER.size + n * (12 + 8 * mask.bit_count()) + length + 1 + other:
         raise BadEntry(f"expected {n} quotes with {mask.bit_count()} columns, found {len(data)} bytes")
     at = _HEADER.size
@@ -217,8 +234,9 @@ def decode(data: bytes, registry: Mapping[str, int]) -> Entry:
         if mask >> bit & 1:
             columns[name] = np.frombuffer(data, "<i8", n, at)
             at += 8 * n
-    names = data[at : at + length].decode().split("\n") if length else []
-    sources = tuple(data[at + length + 1 :].decode().split("\n"))
+    names, sources = _names(data[at : at + length]), tuple(_names(data[at + length + 1 :]))
+    if n and (int(local.max()) >= len(names) or int(source.max()) >= max(1, len(sources))):
+        raise BadEntry(f"expected quotes of {len(names)} instruments and {len(sources)} sources, found another number")
     missing = [name for name in names if name not in registry]
     if missing:
         raise Unknown(missing)

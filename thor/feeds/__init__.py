@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,12 +29,14 @@ class Arrival:
     be NA.
     ``cursor`` tells the feed where to go on after these; it is stored with them, in the same step.
     ``clock``, where not None, is the recording's own time: the watermark may follow it while no quote comes.
+    ``origin``, where given, answers (where, the entry as it came) for the quote at a position.
     ``broken_since`` (ns), where not None: the feed was not watching from then until these quotes.
     """
 
     quotes: Quotes
     cursor: str
     refused: list[Refused] = field(default_factory=list)
+    origin: Callable[[int], tuple[str, Mapping[str, str]]] | None = None
     clock: int | None = None
     broken_since: int | None = None
     ended: bool = False
@@ -54,6 +56,9 @@ class Feed(Protocol):
 
     def poll(self, timeout_s: float) -> Arrival | None:
         """What has come, waiting at most ``timeout_s`` for it; None for nothing."""
+
+    def committed(self, cursor: str) -> None:
+        """Told when what came up to ``cursor`` is in the log: it will not be asked for again."""
 
     def close(self) -> None:
         """Let go of files and sockets."""

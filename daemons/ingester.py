@@ -1,0 +1,164 @@
+"""ingester: reads feeds; writes quotes:log, quotes:latest:*, quotes:rejected. The only writer of the log."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from thor.domain.intake import Intake, Rules
+from thor.domain.prices import NA, NANO
+from thor.feeds import Feed
+from thor.feeds.inbox import Inbox
+from thor.feeds.replay import Replay
+from thor.feeds.simulator import Simulator
+from thor.feeds.text import Kind
+from thor.runtime import instruments, source
+from thor.runtime.daemon import Context, Step, main
+from thor.runtime.ingestion import Ingestion, Limits
+from thor.stores.log import Writer
+from thor.stores.redis import RedisDown, connect
+from thor.stores.spool import Spool
+
+_MEBI = 1 << 20
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Log(_Strict):
+    projections: list[str]
+    keep_mb: int = Field(ge=1)
+    ahead_mb: int = Field(ge=1)
+
+
+class Rejected(_Strict):
+    keep: int = Field(ge=100)
+
+
+class SpoolBounds(_Strict):
+    max_mb: int = Field(ge=1)
+
+
+class SourceKind(_Strict):
+    snapshot: bool
+    polled: bool
+
+
+class InboxBounds(_Strict):
+    keep: int = Field(ge=0)
+
+
+class Simulated(_Strict):
+    seed: int
+    rate: float = Field(gt=0, le=1_000_000)
+    style: Literal["trade", "snapshot"]
+    sessions: Literal["shape", "strict"]
+    catch_up_s: float = Field(ge=0)
+
+
+class Config(_Strict):
+    """config/ingester.yaml"""
+
+    watermark_delay_ms: int = Field(ge=0, le=60_000)
+    max_lateness_s: int = Field(ge=0)
+    silence_s: int = Field(ge=1)
+    gather_ms: float = Field(ge=0, le=1_000)
+    log: Log
+    rejected: Rejected
+    spool: SpoolBounds
+    sources: dict[str, SourceKind]
+    default_source: SourceKind
+    inbox: InboxBounds
+    simulator: Simulated
+
+
+class Ingester:
+    """Feeds → the one log (domain.md §3, §4)."""
+
+    name = "ingester"
+
+    def __init__(self, context: Context) -> None:
+        self._context, self._config = context, context.config
+        self._registry = instruments.load(instruments.files(context.settings))
+        self._began = 0.0
+
+    def open(self) -> None:
+        """Claim the log and take the state back; waits for Redis."""
+        config, settings = self._config, self._context.settings
+        client = connect(settings.redis_url)
+        while True:
+            try:
+                client.ping()
+                break
+            except RedisDown as error:
+                self._context.beat("waiting", why=f"Redis is away: {type(error).__name__}")
+                if self._context.stopping.wait(0.2):
+                    raise
+        limits = Limits(
+            config.watermark_delay_ms * NANO // 1000,
+            config.log.ahead_mb * _MEBI,
+            config.log.keep_mb * _MEBI,
+            config.silence_s * NANO,
+        )
+        writer = Writer(client, config.rejected.keep)
+        writer.expect(config.log.projections)
+        rules = Rules(config.max_lateness_s * NANO, config.silence_s * NANO)
+        spool = Spool(settings.dir / "spool" / "entries", config.spool.max_mb * _MEBI)
+        # What cannot wait comes last: the loop waits on it, and only looks at the others.
+        self._feeds = sorted(self._made_feeds(), key=lambda feed: not feed.waits)
+        intake = Intake(self._registry, rules)
+        self._ingestion = Ingestion(writer, spool, intake, self._registry, self._feeds, limits)
+        owner = f"{socket.gethostname()}:{os.getpid()}:{settings.dir}"
+        self._ingestion.recover(time.time_ns(), secrets.randbits(48), owner)
+
+    def _made_feeds(self) -> list[Feed]:
+        config, asked = self._config, source.present(self._context.settings)
+        provider = asked.provider if asked else self._context.settings.provider
+        if asked and provider == "replay":
+            speed: float | Literal["max"] = "max" if asked.speed == "max" else float(asked.speed)
+            files = [Path(file) for file in asked.files]
+            return [
+                Replay(
+                    files,
+                    self._registry,
+                    mapping=asked.map,
+                    snapshot=asked.snapshot,
+                    speed=speed,
+                    in_memory=asked.in_memory,
+                    identity=asked.identity,
+                )
+            ]
+        kinds = {name: Kind(kind.snapshot, kind.polled) for name, kind in config.sources.items()}
+        default = Kind(config.default_source.snapshot, config.default_source.polled)
+        redis = connect(self._context.settings.redis_url)
+        feeds: list[Feed] = [Inbox(redis, self._registry, kinds=kinds, default=default, keep=config.inbox.keep)]
+        if provider == "simulator":
+            feeds.append(Simulator(self._registry, **config.simulator.model_dump()))
+        return feeds
+
+    def step(self) -> Step:
+        """One round: poll, decide, store."""
+        ingestion, live = self._ingestion, not any(feed.recorded for feed in self._feeds)
+        gather = self._config.gather_ms / 1000 - (time.monotonic() - self._began)
+        if live and gather > 0:
+            time.sleep(gather)
+        came = ingestion.step(0.05 if len(self._feeds) > 1 else 0.5)
+        self._began = time.monotonic() if came else 0
+        watermark = None if ingestion.watermark == NA else ingestion.watermark
+        state: Literal["waiting", "running", "idle"] = "waiting" if ingestion.why else "running" if came else "idle"
+        return Step(state, head=ingestion.n, committed=ingestion.n, source_ts=watermark, why=ingestion.why)
+
+    def close(self) -> None:
+        """Everything accepted is stored or spooled already."""
+        self._ingestion.close()
+
+
+if __name__ == "__main__":
+    main(Ingester, Ingester.name, Config)

@@ -1,0 +1,40 @@
+"""The latest state of each symbol as the ingester left it (domain.md §3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import redis
+
+from thor.domain.prices import NA
+from thor.stores import keys
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """``quotes`` holds per symbol the fields of its hash as text, nothing for a symbol without a quote.
+
+    ``watermark`` and ``accepted_at`` (ns UTC, wall clock) are those of the newest entry of the log, None without one.
+    """
+
+    quotes: dict[str, dict[str, str]]
+    watermark: int | None
+    accepted_at: int | None
+
+
+def read(client: redis.Redis, symbols: Sequence[str]) -> Latest:
+    """The latest quotes and the time of the log, of one instant, in one round trip."""
+    pipe = client.pipeline(transaction=True)
+    pipe.hmget(keys.WRITER, "watermark", "at")
+    for symbol in symbols:
+        pipe.hgetall(keys.LATEST + symbol)
+    (watermark, accepted_at), *hashes = pipe.execute()
+    quotes = {
+        symbol: {name.decode(): value.decode(errors="replace") for name, value in found.items()}
+        for symbol, found in zip(symbols, hashes, strict=True)
+        if found
+    }
+    if watermark is None or accepted_at is None or int(watermark) == NA:
+        return Latest(quotes, None, None)
+    return Latest(quotes, int(watermark), int(accepted_at))
