@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 import time
 from pathlib import Path
 from typing import Literal
 
+import redis
 from pydantic import BaseModel, ConfigDict, Field
 
 from thor.domain.intake import Intake, Rules
@@ -21,7 +21,7 @@ from thor.feeds.text import Kind
 from thor.runtime import instruments, source
 from thor.runtime.daemon import Context, Step, main
 from thor.runtime.ingestion import Ingestion, Limits
-from thor.stores.log import Writer
+from thor.stores.log import Rival, Writer, rival
 from thor.stores.redis import RedisDown, connect
 from thor.stores.spool import Spool
 
@@ -93,14 +93,8 @@ class Ingester:
         """Claim the log and take the state back; waits for Redis."""
         config, settings = self._config, self._context.settings
         client = connect(settings.redis_url)
-        while True:
-            try:
-                client.ping()
-                break
-            except RedisDown as error:
-                self._context.beat("waiting", why=f"Redis is away: {type(error).__name__}")
-                if self._context.stopping.wait(0.2):
-                    raise
+        owner = f"{socket.gethostname()}:{settings.dir}"
+        self._wait_for_the_log(client, owner)
         limits = Limits(
             config.watermark_delay_ms * NANO // 1000,
             config.log.ahead_mb * _MEBI,
@@ -115,8 +109,23 @@ class Ingester:
         self._feeds = sorted(self._made_feeds(), key=lambda feed: not feed.waits)
         intake = Intake(self._registry, rules)
         self._ingestion = Ingestion(writer, spool, intake, self._registry, self._feeds, limits)
-        owner = f"{socket.gethostname()}:{os.getpid()}:{settings.dir}"
         self._ingestion.recover(time.time_ns(), secrets.randbits(48), owner)
+
+    def _wait_for_the_log(self, client: redis.Redis, owner: str) -> None:
+        """Wait for Redis; give up where an ingester elsewhere goes on writing (the lock tells one here)."""
+        patience = time.monotonic() + 10
+        while not self._context.stopping.is_set():
+            try:
+                other = rival(client, owner, time.time_ns())
+                why = f"another ingester writes the log: {other}"
+                if not other:
+                    return
+                if time.monotonic() > patience:
+                    raise Rival(f"{why}; expected to be the only one: stop it, or let this one use another Redis")
+            except RedisDown as error:
+                why = f"Redis is away: {type(error).__name__}"
+            self._context.beat("waiting", why=why)
+            self._context.stopping.wait(0.2)
 
     def _made_feeds(self) -> list[Feed]:
         config, asked = self._config, source.present(self._context.settings)
@@ -137,8 +146,8 @@ class Ingester:
             ]
         kinds = {name: Kind(kind.snapshot, kind.polled) for name, kind in config.sources.items()}
         default = Kind(config.default_source.snapshot, config.default_source.polled)
-        redis = connect(self._context.settings.redis_url)
-        feeds: list[Feed] = [Inbox(redis, self._registry, kinds=kinds, default=default, keep=config.inbox.keep)]
+        client = connect(self._context.settings.redis_url)
+        feeds: list[Feed] = [Inbox(client, self._registry, kinds=kinds, default=default, keep=config.inbox.keep)]
         if provider == "simulator":
             feeds.append(Simulator(self._registry, **config.simulator.model_dump()))
         return feeds

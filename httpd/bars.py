@@ -177,4 +177,4 @@ def _vwap(bar: Bar) -> Decimal | None:
 
 
 def _rfc3339(at: datetime) -> str:
-    return f"{at.astimezone(UTC).replace(tzinfo=None).isoformat()}Z"
+    return f"{at.isoformat()[:-6]}Z"  # the connection's zone is UTC: what is cut off is +00:00

@@ -131,7 +131,7 @@ def tables_in(conn: psycopg.Connection[Any]) -> Tables:
         ("bars", ("minute",)), ("books", ("minute",)), ("vwap_minutes", ("minute",)), ("days", ("trade_date",)),
         ("gaps", ("starts_ns", "ends_ns")),
     ):  # fmt: skip
-        cursor = conn.execute(f"SELECT i.symbol, t.* FROM {name} t JOIN instruments i ON i.id = t.instrument_id")  # type: ignore[call-overload]
+        cursor = conn.execute(f"SELECT i.symbol, t.* FROM {name} t JOIN instruments i ON i.id = t.instrument_id")
         names = [column.name for column in cursor.description or ()]
         for values in cursor:
             row = dict(zip(names, values, strict=True))

@@ -33,7 +33,7 @@ from thor.stores.redis import RedisDown
 
 _EXPECTED: Final = (
     *(BadConfig, BadSetting, BadRecording, OtherTimeline, StackFailed, Frozen, process.Taken),
-    *(schema.BadMigration, schema.Unreachable, schema.PostgresError, *RedisDown, BadEntry, OSError),
+    *(schema.BadMigration, schema.PostgresError, BadEntry, OSError),
 )
 
 app = typer.Typer(
@@ -101,7 +101,6 @@ def up(
     lock = process.hold(settings.run / "up.lock", wait_s=180)
     os.set_inheritable(lock, False)
     the_stack = Stack(settings, _tell)
-    began = time.monotonic()
     if the_stack.running() and not fresh:
         _already_runs(settings, plan)
     else:
@@ -109,7 +108,7 @@ def up(
         _addresses(settings)
     os.close(lock)
     if wait:
-        _wait(the_stack, plan, began)
+        _wait(the_stack, plan)
 
 
 def _unrecorded(settings: Settings) -> Source:
@@ -125,9 +124,8 @@ def _already_runs(settings: Settings, plan: Plan) -> None:
     present = source.present(settings)
     same = present is not None and (present.kind, present.identity) == (plan.source.kind, plan.source.identity)
     if plan.own_instruments or (plan.source.provider == "replay" and not same):
-        raise StackFailed(
-            f"already runs with {present.kind if present else 'other'} quotes ({settings.dir}): python3 -m thor down first"
-        )
+        kind = present.kind if present else "other"
+        raise StackFailed(f"already runs with {kind} quotes ({settings.dir}): python3 -m thor down first")
     console.print(f"Thor already runs ({settings.dir}).")
     _addresses(settings)
 
@@ -154,7 +152,7 @@ def _speed(text: str) -> float | str:
     return speed
 
 
-def _wait(the_stack: Stack, plan: Plan, began: float) -> None:
+def _wait(the_stack: Stack, plan: Plan) -> None:
     shown = 0.0
 
     def progress(log: status.Log) -> None:
@@ -165,7 +163,6 @@ def _wait(the_stack: Stack, plan: Plan, began: float) -> None:
             _tell("playing", f"{log.accepted:,}{share} accepted, entry {log.n:,}")
 
     log = the_stack.await_end(progress)
-    elapsed = time.monotonic() - began
     with schema.connect(the_stack.settings.dsn) as conn:
         bars, first, last = summary.bars(conn)
     counts = {name[6:]: int(count) for name, count in log.writer.items() if name.startswith("count:")}
@@ -175,7 +172,13 @@ def _wait(the_stack: Stack, plan: Plan, began: float) -> None:
     rows |= {f"  {name[9:]}": f"{count:,}" for name, count in sorted(counts.items()) if name.startswith("rejected:")}
     rows |= {name: f"{counts.get(name, 0):,}" for name in ("late", "duplicate")}
     rows |= {"bars": f"{bars:,}", "first minute": f"{first}", "last minute": f"{last}"}
-    rows |= {"elapsed": f"{elapsed:.1f} s", "quotes a second": f"{counts.get('accepted', 0) / max(elapsed, 1e-9):,.0f}"}
+    played = counts.get("accepted", 0) - the_stack.accepted_before
+    if the_stack.playing_since and played:
+        elapsed = time.monotonic() - the_stack.playing_since
+        rows |= {
+            "elapsed": f"{elapsed:.1f} s, start of the processes included",
+            "quotes a second": f"{played / elapsed:,.0f}",
+        }
     for name, value in rows.items():
         table.add_row(name, value)
     console.print("\nThe recording is played to its end and committed.")
@@ -375,6 +378,10 @@ def main() -> None:
     """Run the command line; every expected error is one line and a code that is not 0."""
     try:
         code = app(standalone_mode=False)
+    except RedisDown as error:
+        _fail(f"Redis does not answer: {error} (python3 -m thor status)")
+    except schema.Unreachable as error:
+        _fail(f"Postgres does not answer: {error} (python3 -m thor status)")
     except (*_EXPECTED, Refused) as error:
         _fail(str(error))
     except (typer.Abort, KeyboardInterrupt):

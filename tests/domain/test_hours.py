@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_trading_time_is_what_the_sessions_sum_to(hours: Hours, start: int, leng
     low, high = start * 10**9, (start + length) * 10**9
     sessions = hours.sessions(low, high)
     assert all(low <= a < b <= high for a, b in sessions)
-    assert all(before[1] <= after[0] for before, after in zip(sessions, sessions[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in pairwise(sessions))
     assert hours.trading_ns(low, high) == sum(b - a for a, b in sessions)
 
 

@@ -47,9 +47,14 @@ def quotes(draw: st.DrawFn) -> Quotes:
 
 
 def same(a: Quotes, b: Quotes) -> bool:
-    arrays = [(a.instrument, b.instrument), (a.ts, b.ts), (a.flags, b.flags), (a.source, b.source)]
-    arrays += [(a.column(name), b.column(name)) for name in COLUMNS]
-    return a.sources == b.sources and all(np.array_equal(x, y) for x, y in arrays)
+    pairs = [(a.ts, b.ts), *((a.column(name), b.column(name)) for name in COLUMNS)]
+    small = np.array_equal(a.instrument, b.instrument) and np.array_equal(a.flags, b.flags)
+    return (
+        a.sources == b.sources
+        and small
+        and np.array_equal(a.source, b.source)
+        and all(np.array_equal(x, y) for x, y in pairs)
+    )
 
 
 @given(heads, quotes())

@@ -6,7 +6,7 @@ import asyncio
 import http.client
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
 from decimal import Decimal
@@ -78,14 +78,18 @@ class Api:
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         return int(self._runner.addresses[0][1])
 
-    def get(
-        self, path: str, method: str = "GET", headers: dict[str, str] | None = None, **parameters: object
+    def get(self, path: str, /, **parameters: object) -> Answer:
+        """The answer to GET; ``from_`` stands for ``from``."""
+        return self.request("GET", path, {}, parameters)
+
+    def request(
+        self, method: str, path: str, headers: Mapping[str, str], parameters: Mapping[str, object] | None = None
     ) -> Answer:
-        """The answer to a request; ``from_`` stands for ``from``."""
-        query = urlencode({name.rstrip("_"): value for name, value in parameters.items()})
+        """The answer to any request."""
+        query = urlencode({name.rstrip("_"): value for name, value in (parameters or {}).items()})
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            connection.request(method, f"{path}?{query}" if query else path, headers=headers or {})
+            connection.request(method, f"{path}?{query}" if query else path, headers=dict(headers))
             response = connection.getresponse()
             return Answer(response.status, dict(response.getheaders()), response.read())
         finally:
@@ -112,6 +116,15 @@ def settings(server_settings: Settings, dsn: str, redis_url: str, thor_dir: Path
 def api(settings: Settings) -> Iterator[Api]:
     """The API over them."""
     running = Api(settings, CONFIG)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Api]:
+    """The API with neither Postgres nor Redis."""
+    away = {"THOR_DIR": str(tmp_path), "DB_HOST": "127.0.0.1", "DB_PORT": "1", "REDIS_URL": "redis://127.0.0.1:1/0"}
+    running = Api(Settings.from_env(away), CONFIG.model_copy(update={"idle_timeout_s": 0.5}))
     yield running
     running.close()
 

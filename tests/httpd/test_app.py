@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from pydantic import ValidationError
@@ -14,7 +12,7 @@ from pydantic import ValidationError
 from httpd.app import make_app
 from httpd.config import Config
 from httpd.problems import PROBLEMS
-from tests.httpd.conftest import CONFIG, INSTRUMENTS, Api
+from tests.httpd.conftest import INSTRUMENTS, Api
 from thor.runtime.settings import ROOT, Settings
 
 DOCS = (ROOT / "docs" / "reference-api.md").read_text()
@@ -26,15 +24,6 @@ ENDPOINTS = {
     "/api/vwap/rolling": {},
     "/api/session": {"market": "USA", "future": "ES"},
 }
-
-
-@pytest.fixture
-def alone(server_settings: Settings) -> Iterator[Api]:
-    """The API with neither Postgres nor Redis."""
-    away = replace(server_settings, db_port=1, redis_url="redis://127.0.0.1:1/0")
-    running = Api(away, CONFIG.model_copy(update={"idle_timeout_s": 0.5}))
-    yield running
-    running.close()
 
 
 def test_every_route_is_in_the_reference(server_settings: Settings) -> None:
@@ -71,7 +60,7 @@ def test_what_is_not_there_is_a_problem_document(alone: Api, path: str) -> None:
 
 
 def test_another_method_is_a_problem_document(alone: Api) -> None:
-    answer = alone.get("/api/quotes", method="DELETE")
+    answer = alone.request("DELETE", "/api/quotes", {})
     assert (answer.status, answer.json["type"]) == (405, "/problems/method-not-allowed")
     assert answer.headers["Allow"] == "GET, HEAD"
 
@@ -95,17 +84,17 @@ def test_the_page_asks_nobody_else(alone: Api) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost:8001", "[::1]:8001", "LOCALHOST"])
 def test_a_loopback_host_is_served(alone: Api, host: str) -> None:
-    assert alone.get("/favicon.ico", headers={"Host": host}).status == 204
+    assert alone.request("GET", "/favicon.ico", {"Host": host}).status == 204
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8001", "localhost.evil.example", "10.0.0.1", ""])
 def test_another_host_is_refused(alone: Api, host: str) -> None:
-    answer = alone.get("/api/quotes", headers={"Host": host})
+    answer = alone.request("GET", "/api/quotes", {"Host": host})
     assert (answer.status, answer.json["type"]) == (421, "/problems/wrong-host")
 
 
 def test_no_header_tells_versions_or_grants_other_origins(alone: Api) -> None:
-    answer = alone.get("/favicon.ico", headers={"Origin": "https://evil.example"})
+    answer = alone.request("GET", "/favicon.ico", {"Origin": "https://evil.example"})
     assert answer.headers["Server"] == "thor"
     assert not any(name.startswith("Access-Control") for name in answer.headers)
     with socket.create_connection(("127.0.0.1", alone.port), timeout=10) as line:

@@ -12,14 +12,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 import redis
 
 from thor.domain.instruments import Instruments
 from thor.feeds import Arrival, Refused
-from thor.feeds.text import NAMES, Kind, Parsed, Text, cut
-from thor.stores.keys import INBOX
+from thor.feeds.text import NAMES, Kind, Text, cut
+from thor.stores.inbox import Entry, InboxStream
 from thor.stores.redis import RedisDown
 
 logger = logging.getLogger(__name__)
@@ -28,10 +28,7 @@ SOURCE: Final = "INBOX"
 MAX_ENTRIES: Final = 5_000
 _FIRST: Final = 64  # entries of the first read; each next one may hold twice as many,
 _BYTES: Final = 16 << 20  # as long as this much is not exceeded when they weigh like the last ones
-_BLOCK_MS: Final = 1_000  # a read waits no longer, whatever the timeout
 _NAMES: Final = {name.encode(): name for name in NAMES}
-
-_Entry = tuple[bytes, list[bytes]]
 
 
 class Inbox:
@@ -55,9 +52,7 @@ class Inbox:
         keep: int = 10_000,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        # A client of our own over the same connections: the library would fold a field sent twice into one.
-        self._redis = redis.Redis(connection_pool=client.connection_pool)
-        self._redis.set_response_callback("XREAD", lambda answer, **_: answer)
+        self._stream = InboxStream(client)
         self._text = Text(instruments, kinds, default, SOURCE)
         self._keep, self._sleep = keep, sleep
         self._cursor = "0"
@@ -77,18 +72,14 @@ class Inbox:
 
     def poll(self, timeout_s: float) -> Arrival | None:
         """The next entries; None where nothing came within ``timeout_s`` (one second at most) or Redis is away."""
-        # BLOCK 0 would wait for ever.
-        block = min(_BLOCK_MS, int(timeout_s * 1000)) or None
         try:
-            answer: Any = self._redis.xread({INBOX: self._cursor}, count=self._count, block=block)
+            entries = self._stream.read(self._cursor, self._count, timeout_s)
         except RedisDown as error:
             logger.debug("the inbox waits for Redis: %s", error)
             self._sleep(min(timeout_s, 0.05))
             return None
-        if not answer:
+        if not entries:
             return None
-        # An entry deleted while it was read has no fields.
-        entries = [(entry[0], entry[1] or []) for entry in answer[0][1]]
         self._cursor = entries[-1][0].decode()
         self._batches.append((entries[0][0].decode(), len(entries)))
         self._behind += len(entries)
@@ -108,11 +99,11 @@ class Inbox:
             first = self._batches[0][0] if self._batches else _after(cursor)
             first = min(first, _after(cursor), key=_id)
             try:
-                self._redis.xtrim(INBOX, minid=first, approximate=True)
+                self._stream.trim(first)
             except RedisDown as error:
                 logger.debug("the inbox is trimmed another time: %s", error)
 
-    def _arrival(self, entries: list[_Entry]) -> Arrival:
+    def _arrival(self, entries: list[Entry]) -> Arrival:
         refused: list[tuple[int, Refused]] = []
         rows: list[dict[bytes, bytes]] = []
         at: list[int] = []
@@ -136,7 +127,7 @@ class Inbox:
                     refused.append((i, _refuse("bad_encoding", f"expected UTF-8, found {error.reason}", entries[i])))
             at, rows = [i for i, _ in good], [row for _, row in good]
             columns = _columns(rows)
-        parsed = self._parse(columns, entries, at)
+        parsed = self._text.quotes(columns, lambda row: entries[at[row]][0].decode())
         kept = [at[row] for row in parsed.rows.tolist()]
         refused += [
             (at[row], replace(one, raw=_raw(entries[at[row]])))
@@ -149,9 +140,6 @@ class Inbox:
             origin=lambda i: (entries[kept[i]][0].decode(), _raw(entries[kept[i]])),
         )
 
-    def _parse(self, columns: dict[str, list[str]], entries: list[_Entry], at: list[int]) -> Parsed:
-        return self._text.quotes(columns, lambda row: entries[at[row]][0].decode())
-
 
 def _columns(rows: list[dict[bytes, bytes]]) -> dict[str, list[str]]:
     """The fields of quotes as columns of text; raises UnicodeDecodeError."""
@@ -159,12 +147,12 @@ def _columns(rows: list[dict[bytes, bytes]]) -> dict[str, list[str]]:
     return {_NAMES[name]: [row.get(name, b"").decode() for row in rows] for name in present}
 
 
-def _raw(entry: _Entry) -> dict[str, str]:
+def _raw(entry: Entry) -> dict[str, str]:
     fields = [part[:8_192].decode(errors="backslashreplace") for part in entry[1][:128]]
     return cut(dict(zip(fields[::2], fields[1::2], strict=True)))
 
 
-def _refuse(reason: str, detail: str, entry: _Entry) -> Refused:
+def _refuse(reason: str, detail: str, entry: Entry) -> Refused:
     raw = _raw(entry)
     return Refused(reason, detail, entry[0].decode(), raw.get("source", SOURCE)[:24], raw)
 

@@ -11,7 +11,7 @@ import io
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -129,12 +129,15 @@ class CsvFile:
         return table, rows, odd, row + len(width)
 
 
-def _open(path: Path) -> io.TextIOWrapper:
-    raw: BinaryIO = path.open("rb")
-    if path.suffix == ".gz":
-        raw = cast("BinaryIO", io.BufferedReader(gzip.GzipFile(fileobj=raw), 1 << 18))
-    # What is no UTF-8 is refused row by row: the mark that takes its place parses as nothing.
-    return io.TextIOWrapper(raw, "utf-8-sig", errors="replace")
+@contextmanager
+def _open(path: Path) -> Iterator[io.TextIOWrapper]:
+    with ExitStack() as stack:
+        raw: BinaryIO = stack.enter_context(path.open("rb"))
+        if path.suffix == ".gz":
+            packed = stack.enter_context(gzip.GzipFile(fileobj=raw))
+            raw = cast("BinaryIO", io.BufferedReader(packed, 1 << 18))
+        # What is no UTF-8 is refused row by row: the mark that takes its place parses as nothing.
+        yield stack.enter_context(io.TextIOWrapper(raw, "utf-8-sig", errors="replace"))
 
 
 def _last_line(path: Path) -> int:

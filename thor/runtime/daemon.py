@@ -86,7 +86,7 @@ class Context:
             step.state, step.deadline_s, step.committed, step.head, step.source_ts, step.why, step=step_done
         )
         now = time.monotonic()
-        if now - self._armed > 1 or step.deadline_s > self._armed_for:  # not at each beat: it costs a thread
+        if now - self._armed > 1 or step.deadline_s != self._armed_for:  # not at each beat: it costs a thread
             self._armed, self._armed_for = now, step.deadline_s
             faulthandler.dump_traceback_later(_GIVE_UP * step.deadline_s, exit=True)
 

@@ -57,8 +57,8 @@ class Committing(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     quotes: int = Field(16, ge=1, le=GROUP_QUOTES)
-    delay_ms: float = Field(100, gt=0, le=1000)
-    gap_ms: float = Field(5, ge=0, le=1000)
+    delay_ms: float = Field(200, gt=0, le=1000)
+    gap_ms: float = Field(3, ge=0, le=1000)
 
 
 class Projection(Protocol[Rows]):
@@ -93,8 +93,11 @@ class Projector:
         self._projection = projection
         self._committing = committing
         gap, delay = committing.gap_ms / 1000, committing.delay_ms / 1000
-        #: How long after the first waiting quote one looks whether many have come: few wake-ups where they are few.
-        self._looks = [wait for wait in (gap, 4 * gap) if 0 < wait < delay] + [delay]
+        #: How long after the first waiting quote one looks whether many have come. Where the group before was small,
+        #: few looks: in a quiet market each costs as much as the commit it waits for.
+        self._eager = [wait for wait in (gap, 4 * gap) if 0 < wait < delay] + [delay]
+        self._calm = [delay / 4, delay]
+        self._looks = self._calm
         self._redis = connect_redis(context.settings.redis_url, _BLOCK_MS / 1000 + 2)
         self._conn: db.Connection | None = None
         self._position = Position()  # committed
@@ -291,6 +294,7 @@ class Projector:
                 log.warning("%s: the commit collided with another and is redone", self.name)
         self._position = self._front
         self._limit = min(self._limit * 2, GROUP_QUOTES)
+        self._looks = self._eager if self._quotes >= self._committing.quotes else self._calm
         full = self._full
         self._forget()
         self._full, self._committed_at = full, time.monotonic()

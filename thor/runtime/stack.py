@@ -53,6 +53,9 @@ class Stack:
     settings: Settings
     tell: Tell
     supervisor: Supervisor = field(init=False)
+    #: When our processes were started by this ``up`` (monotonic), and how many quotes the log had accepted before.
+    playing_since: float = 0.0
+    accepted_before: int = 0
 
     def __post_init__(self) -> None:
         self.supervisor = Supervisor(self.settings)
@@ -106,11 +109,13 @@ class Stack:
         migrate.seed(self.settings, list(registry))
         self.tell("seed", f"{len(registry)} instruments, {took()}")
         before = status.the_log(self.settings)
+        self.accepted_before = before.accepted if before else 0
         source.keep(self.settings, plan.source, plan.last_ts)
+        self.playing_since = time.monotonic()
         self.supervisor.start_all()
         self._await_ready(watch)
         self.tell("processes", f"{', '.join(PROCESSES)} are ready, {took()}")
-        self._await_quotes(plan.source, watch, before.accepted if before else 0)
+        self._await_quotes(plan.source, watch)
 
     def _await_redis(self, watch: _Watch) -> None:
         until = time.monotonic() + _SERVERS_S
@@ -131,14 +136,14 @@ class Stack:
                 raise StackFailed(f"{name} is not ready after {_READY_S} s: {said}")
             time.sleep(0.05)
 
-    def _await_quotes(self, wanted: Source, watch: _Watch, before: int) -> None:
+    def _await_quotes(self, wanted: Source, watch: _Watch) -> None:
         if wanted.kind == "live":
             self.tell("quotes", f"waiting for a producer ({wanted.provider})")
             return
         until = time.monotonic() + _QUOTES_S
         while True:
             log = status.the_log(self.settings)
-            if log is not None and (log.accepted > before or log.ended):
+            if log is not None and (log.accepted > self.accepted_before or log.ended):
                 self.tell("quotes", f"{log.accepted:,} accepted")
                 return
             watch.look()

@@ -90,7 +90,8 @@ def _row(settings: Settings, name: str, program: Program | None, known: Log | No
         return Row(name, pid, "starting", None, None)
     lag = beat.lag
     if name in PROJECTIONS and known is not None:
-        lag = max(0, known.n - known.committed(name))
+        # Its own word is the newer one: Redis is told now and then.
+        lag = max(0, known.n - (known.committed(name) if beat.committed is None else beat.committed))
     state = "stalled" if beat.overdue_s() > 0 else beat.state
     return Row(name, pid, state, round(max(0.0, beat.age_s()), 3), lag, beat.why)
 

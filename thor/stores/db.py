@@ -79,11 +79,6 @@ def connect(dsn: str, name: str) -> Connection:
     return conn
 
 
-def execute(conn: psycopg.Connection[Any], query: bytes, **params: object) -> psycopg.Cursor[Any]:
-    """One statement, prepared once a connection; in autocommit it is one transaction in one round trip."""
-    return conn.execute(query, params, prepare=True)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Bigints:
     """int8[]; NA becomes NULL."""

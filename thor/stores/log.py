@@ -115,6 +115,13 @@ class Writer:
         return int(self._client.xtrim(keys.LOG, minid=f"{below}-0", approximate=True))
 
 
+def rival(client: redis.Redis, owner: str, now: int) -> str:
+    """Who else has written the log within the last three seconds of ``now`` (ns), empty for nobody."""
+    held = writer_state(client)
+    age_s = (now - int(held.get("at", 0))) / 1e9
+    return f"{held['owner']}, {age_s:.1f} s ago" if held.get("owner", owner) != owner and age_s < 3 else ""
+
+
 class Reader:
     """Reads the log in order after a number, without consumer groups."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
 import psycopg
-
-from thor.stores import db
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +52,16 @@ WITH moved AS (
     WHERE name = %(name)s AND n = %(old_n)s::bigint AND generation = %(old_generation)s::bigint
     RETURNING 1
 )"""
+_PARAMETER: Final = re.compile(r"%\((\w+)\)s")
 
 
 @lru_cache
-def _fenced(parts: tuple[str, ...]) -> bytes:
+def _fenced(parts: tuple[str, ...]) -> tuple[bytes, tuple[str, ...]]:
+    """The whole statement with $n for its parameters, and their names in that order."""
     rows = [f"rows{number} AS ({part})" for number, part in enumerate(parts)]
-    return ", ".join([_FENCE, *rows]).encode() + b" SELECT count(*) FROM moved"
+    query = "\n".join([", ".join([_FENCE, *rows]), "SELECT count(*) FROM moved"])
+    names = tuple(dict.fromkeys(_PARAMETER.findall(query)))
+    return _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", query).encode(), names
 
 
 def commit(conn: psycopg.Connection[Any], move: Move, parts: dict[str, dict[str, object]]) -> bool:
@@ -69,7 +72,10 @@ def commit(conn: psycopg.Connection[Any], move: Move, parts: dict[str, dict[str,
     params = move.params()
     for values in parts.values():
         params |= values
-    row = db.execute(conn, _fenced(tuple(parts)), **params).fetchone()
+    query, names = _fenced(tuple(parts))
+    # Raw: psycopg would parse a statement of this length anew at each execution.
+    cursor = psycopg.RawCursor(conn).execute(query, [params[name] for name in names], prepare=True)
+    row = cursor.fetchone()
     return row is not None and row[0] == 1
 
 

@@ -40,7 +40,7 @@ class Publisher:
         held = self._said.get((window, number))
         if held is None or held[0] != sums:
             volume, notional = sums
-            said = {"vwap": str(price_of(volume, notional)), "volume": text_of(volume), "notional": _text(notional)}
+            said = {"vwap": f"{price_of(volume, notional):f}", "volume": text_of(volume), "notional": _text(notional)}
             held = self._said[(window, number)] = (sums, said)
         return held[1]
 

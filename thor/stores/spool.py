@@ -86,7 +86,7 @@ class Spool:
             return None
         length, check = _FRAME.unpack(frame)
         body = os.pread(self._file.fileno(), length, at + _FRAME.size)
-        return body if len(body) == length and crc32(body) == check else None
+        return body if 0 < length == len(body) and crc32(body) == check else None
 
     def _intact(self) -> int:
         at = 0
