@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -113,7 +113,7 @@ def referee(path: Path) -> list[tuple[int | None, ...]]:
 
 def rows_of(quotes: Quotes, ids: dict[int, int]) -> list[tuple[int | None, ...]]:
     columns = [quotes.column(n) for n in ("last", "last_size", "bid", "bid_size", "ask", "ask_size")]
-    back: dict[int, int] = {number: i for i, number in ids.items()}
+    back = {number: i for i, number in ids.items()}
     cells = [[None if v == NA else v for v in column.tolist()] for column in columns]
     return list(zip([back[i] for i in quotes.instrument.tolist()], quotes.ts.tolist(), *cells, strict=True))
 
@@ -122,7 +122,7 @@ def rows_of(quotes: Quotes, ids: dict[int, int]) -> list[tuple[int | None, ...]]
 @pytest.mark.parametrize("schema", ["trades", "tbbo", "mbp-1"])
 def test_a_file_is_read_as_databento_reads_it(tmp_path: Path, schema: str, suffix: str) -> None:
     rng = random.Random(1)
-    make = {"trades": lambda i: trade(rng, i, rng.choice([7, 8])),
+    make: Callable[[int], Any] = {"trades": lambda i: trade(rng, i, rng.choice([7, 8])),
             "tbbo": lambda i: book(rng, i, "T", rng.choice([7, 8])),
             "mbp-1": lambda i: book(rng, i, "", rng.choice([7, 8]))}[schema]  # fmt: skip
     path = write(tmp_path / f"a{suffix}", metadata(schema), [make(i) for i in range(30_000)])

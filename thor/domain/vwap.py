@@ -104,10 +104,8 @@ class Sums:
     @property
     def vwap(self) -> Decimal | None:
         """Rounded for display to ten places, half even; None where no volume traded."""
-        if not self.volume:
-            return None
-        value = Fraction(self.notional) / Fraction(self.volume)
-        return ratio(value.numerator, value.denominator)
+        (price, per), (size, parts) = self.notional.as_integer_ratio(), self.volume.as_integer_ratio()
+        return ratio(price * parts, per * size)
 
     @property
     def sigma(self) -> Decimal | None:

@@ -50,14 +50,21 @@ def commit(conn: psycopg.Connection[Any], move: Move, minutes: Minutes | None) -
     return positions.commit(conn, move, {_MINUTES: params})
 
 
+# An instrument at a time: the key begins with it, and years of minutes lie before the last hour.
+_RECENT: Final = """
+SELECT i.id, extract(epoch FROM v.minute)::bigint / 60, (v.volume * 1e9)::numeric(60, 0),
+    (v.notional * 1e18)::numeric(60, 0)
+FROM instruments i
+CROSS JOIN LATERAL (
+    SELECT minute, volume, notional FROM vwap_minutes WHERE instrument_id = i.id AND minute > to_timestamp(%s) OFFSET 0
+) v
+"""
+
+
 def recall(conn: psycopg.Connection[Any], rolling: Rolling, watermark: int) -> None:
     """Fill the windows of ``rolling`` with what the table holds at ``watermark`` (ns). Raises psycopg.Error."""
     since = watermark // MINUTE_NS - max(rolling.windows)
-    rows = conn.execute(
-        "SELECT instrument_id, (extract(epoch FROM minute) / 60)::bigint, (volume * 1e9)::numeric(60, 0),"
-        " (notional * 1e18)::numeric(60, 0) FROM vwap_minutes WHERE minute > to_timestamp(%s)",
-        [since * 60],
-    )
+    rows = conn.execute(_RECENT, [since * 60])
     for number, minute, volume, notional in rows:
         rolling.add(number, minute, int(volume), int(notional))
     rolling.advance(watermark)
