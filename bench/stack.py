@@ -33,7 +33,7 @@ import yaml
 from thor.domain.quotes import count_of, decode_head
 from thor.runtime.settings import PROCESSES, ROOT, Settings
 from thor.stores import keys
-from thor.stores.log import Reader, positions
+from thor.stores.log import Reader, positions, writer_state
 from thor.stores.redis import connect
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -173,13 +173,17 @@ def idle(base: int, rate: int, seconds: int) -> None:
     """CPU of every process of the stack while quotes come, and the resident memory of ours."""
     with stack(base, THOR_INGESTER__SIMULATOR__RATE=str(rate)) as (settings, _):
         time.sleep(5)
+        client = connect(settings.redis_url)
+        accepted = -int(writer_state(client)["count:accepted"])
         before, begun = _cpu(settings.dir), time.monotonic()
         time.sleep(seconds)
         after, took = _cpu(settings.dir), time.monotonic() - begun
+        accepted += int(writer_state(client)["count:accepted"])
+        client.close()
         used = {name: round(100 * (after[name] - before.get(name, 0)) / took, 2) for name in after}
         say(
             "idle",
-            rate=rate,
+            rate=round(accepted / took, 1),
             cpu_percent_of_one_core=round(sum(used.values()), 2),
             by_process=used,
             rss_mb=_rss(settings),
@@ -187,10 +191,21 @@ def idle(base: int, rate: int, seconds: int) -> None:
 
 
 def _processes(directory: Path) -> Iterator[tuple[Path, str]]:
-    for process in Path("/proc").glob("[0-9]*"):
+    """supervisord and everything below it."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            if f"THOR_DIR={directory}\0".encode() in (process / "environ").read_bytes() + b"\0":
-                yield process, (process / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+            parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+        parents.setdefault(parent, []).append(int(stat.parent.name))
+    waiting = [int((directory / "run" / "supervisord.pid").read_text())]
+    while waiting:
+        pid = waiting.pop()
+        waiting += parents.get(pid, [])
+        process = Path("/proc") / str(pid)
+        try:
+            yield process, (process / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
         except OSError:
             continue
 

@@ -19,6 +19,7 @@ import pytest
 import redis
 
 from tests.conftest import free_port_base, until
+from thor.runtime.process import holder
 from thor.runtime.settings import ROOT, Settings
 from thor.stores.redis import connect
 
@@ -129,8 +130,8 @@ class Stack:
 
 
 def left_behind(directory: Path) -> list[str]:
-    """Command lines of processes whose environment names this THOR_DIR."""
-    found = []
+    """Processes that hold a lock of this THOR_DIR, or whose environment names it."""
+    found = [lock.name for lock in (directory / "run").glob("*.lock") if holder(lock) is not None]
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if f"THOR_DIR={directory}\0".encode() in (process / "environ").read_bytes() + b"\0":
