@@ -5,21 +5,16 @@ from __future__ import annotations
 import secrets
 import socket
 import time
-from pathlib import Path
 from typing import Literal
 
 import redis
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from thor.domain.intake import Intake, Rules
 from thor.domain.prices import NA, NANO
-from thor.feeds import Feed
-from thor.feeds.inbox import Inbox
-from thor.feeds.replay import Replay
-from thor.feeds.simulator import Simulator
-from thor.feeds.text import Kind
-from thor.runtime import instruments, source
+from thor.runtime import instruments
 from thor.runtime.daemon import Context, Step, main
+from thor.runtime.feeding import Begun, Feeding, Strict, feeds
 from thor.runtime.ingestion import Ingestion, Limits
 from thor.stores.log import Rival, Writer, rival
 from thor.stores.redis import RedisDown, connect
@@ -28,42 +23,21 @@ from thor.stores.spool import Spool
 _MEBI = 1 << 20
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Log(_Strict):
+class Log(Strict):
     projections: list[str]
     keep_mb: int = Field(ge=1)
     ahead_mb: int = Field(ge=1)
 
 
-class Rejected(_Strict):
+class Rejected(Strict):
     keep: int = Field(ge=100)
 
 
-class SpoolBounds(_Strict):
+class SpoolBounds(Strict):
     max_mb: int = Field(ge=1)
 
 
-class SourceKind(_Strict):
-    snapshot: bool
-    polled: bool
-
-
-class InboxBounds(_Strict):
-    keep: int = Field(ge=0)
-
-
-class Simulated(_Strict):
-    seed: int
-    rate: float = Field(gt=0, le=1_000_000)
-    style: Literal["trade", "snapshot"]
-    sessions: Literal["shape", "strict"]
-    catch_up_s: float = Field(ge=0)
-
-
-class Config(_Strict):
+class Config(Feeding):
     """config/ingester.yaml"""
 
     watermark_delay_ms: int = Field(ge=0, le=60_000)
@@ -73,10 +47,6 @@ class Config(_Strict):
     log: Log
     rejected: Rejected
     spool: SpoolBounds
-    sources: dict[str, SourceKind]
-    default_source: SourceKind
-    inbox: InboxBounds
-    simulator: Simulated
 
 
 class Ingester:
@@ -105,10 +75,11 @@ class Ingester:
         writer.expect(config.log.projections)
         rules = Rules(config.max_lateness_s * NANO, config.silence_s * NANO)
         spool = Spool(settings.dir / "spool" / "entries", config.spool.max_mb * _MEBI)
-        # What cannot wait comes last: the loop waits on it, and only looks at the others.
-        self._feeds = sorted(self._made_feeds(), key=lambda feed: not feed.waits)
+        self._feeds = feeds(settings, config, self._registry)
         intake = Intake(self._registry, rules)
         self._ingestion = Ingestion(writer, spool, intake, self._registry, self._feeds, limits)
+        self._begun = Begun(settings)
+        self._begun.check(known=writer.knows(self._feeds[0].name))
         self._ingestion.recover(time.time_ns(), secrets.randbits(48), owner)
 
     def _wait_for_the_log(self, client: redis.Redis, owner: str) -> None:
@@ -127,31 +98,6 @@ class Ingester:
             self._context.beat("waiting", why=why)
             self._context.stopping.wait(0.2)
 
-    def _made_feeds(self) -> list[Feed]:
-        config, asked = self._config, source.present(self._context.settings)
-        provider = asked.provider if asked else self._context.settings.provider
-        if asked and provider == "replay":
-            speed: float | Literal["max"] = "max" if asked.speed == "max" else float(asked.speed)
-            files = [Path(file) for file in asked.files]
-            return [
-                Replay(
-                    files,
-                    self._registry,
-                    mapping=asked.map,
-                    snapshot=asked.snapshot,
-                    speed=speed,
-                    in_memory=asked.in_memory,
-                    identity=asked.identity,
-                )
-            ]
-        kinds = {name: Kind(kind.snapshot, kind.polled) for name, kind in config.sources.items()}
-        default = Kind(config.default_source.snapshot, config.default_source.polled)
-        client = connect(self._context.settings.redis_url)
-        feeds: list[Feed] = [Inbox(client, self._registry, kinds=kinds, default=default, keep=config.inbox.keep)]
-        if provider == "simulator":
-            feeds.append(Simulator(self._registry, **config.simulator.model_dump()))
-        return feeds
-
     def step(self) -> Step:
         """One round: poll, decide, store."""
         ingestion, live = self._ingestion, not any(feed.recorded for feed in self._feeds)
@@ -160,6 +106,8 @@ class Ingester:
             time.sleep(gather)
         came = ingestion.step(0.05 if len(self._feeds) > 1 else 0.5)
         self._began = time.monotonic() if came else 0
+        if came:
+            self._begun.keep()
         watermark = None if ingestion.watermark == NA else ingestion.watermark
         state: Literal["waiting", "running", "idle"] = "waiting" if ingestion.why else "running" if came else "idle"
         return Step(state, head=ingestion.n, committed=ingestion.n, source_ts=watermark, why=ingestion.why)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
 import aiohttp.web_response
-import redis
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import Histogram
@@ -45,29 +44,29 @@ logging.getLogger("aiohttp.server").addFilter(
 def make_app(settings: Settings, config: Config, instruments: Callable[[], Instruments]) -> web.Application:
     """The API. It starts without Postgres and Redis, and answers 503 for what needs them while they are away."""
     app = web.Application(middlewares=[_measure, problems.documents, _guard], client_max_size=config.max_body_bytes)
-    app[CONTEXT] = Context(
+    pool = readonly.Pool(settings.dsn, config.postgres.connections, config.postgres.statement_timeout_s)
+    client = redis_store.connect(settings.redis_url, config.redis.timeout_s)
+    # Each read's wait ends in the client; one second later it is ended from here.
+    postgres_s, redis_s = config.postgres.statement_timeout_s + 1, 2 * config.redis.timeout_s + 1
+    context = Context(
         settings,
         config,
-        Lanes(
-            "postgres",
-            partial(readonly.connect, settings.dsn, config.postgres.statement_timeout_s),
-            readonly.PostgresDown,
-            readonly.PostgresSlow,
-            config.postgres.connections,
-            config.postgres.statement_timeout_s + 1,
-            readonly.cut,
-        ),
-        Lanes(
-            "redis",
-            partial(redis_store.connect, settings.redis_url, config.redis.timeout_s),
-            redis_store.RedisDown,
-            (redis.exceptions.TimeoutError,),
-            config.redis.connections,
-            2 * config.redis.timeout_s + 1,
-        ),
+        Lanes("postgres", pool.connection, readonly.PostgresDown, config.postgres.connections, postgres_s),
+        # It keeps a connection a thread, and makes a dead one anew before it is used.
+        Lanes("redis", lambda _: nullcontext(client), redis_store.RedisDown, config.redis.connections, redis_s),
         instruments,
     )
-    app.cleanup_ctx.append(_servers)
+    app[CONTEXT] = context
+
+    async def servers(_: web.Application) -> AsyncIterator[None]:
+        pool.open()
+        yield
+        context.postgres.close()
+        context.redis.close()
+        pool.close()
+        client.close()
+
+    app.cleanup_ctx.append(servers)
     app.on_response_prepare.append(_headers)
     app.router.add_get("/", _page)
     app.router.add_get("/favicon.ico", _no_icon)
@@ -80,13 +79,6 @@ def make_app(settings: Settings, config: Config, instruments: Callable[[], Instr
     app.router.add_get("/api/vwap/rolling", vwap.rolling)
     app.router.add_get("/api/session", session.session)
     return app
-
-
-async def _servers(app: web.Application) -> AsyncIterator[None]:
-    yield
-    context = app[CONTEXT]
-    context.postgres.close()
-    context.redis.close()
 
 
 @web.middleware

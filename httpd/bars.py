@@ -6,8 +6,6 @@ import base64
 import binascii
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_EVEN, Decimal
-from decimal import Context as Arithmetic
 from typing import Annotated, Any, Final
 
 import psycopg
@@ -15,18 +13,15 @@ from aiohttp import web
 from pydantic import Field
 
 from httpd import params
-from httpd.context import AsOf, answer, context, datetime_of, dumps, text
+from httpd.context import AsOf, answer, context, datetime_of, dumps
 from httpd.problems import Problem
-from thor.domain.hours import Hours
 from thor.domain.instruments import Instrument
+from thor.domain.stamps import rfc3339
 from thor.stores import history
 from thor.stores.history import Bar, Interval
 
 _MINUTE: Final = timedelta(minutes=1)
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2261, 1, 1, tzinfo=UTC)
-#: Wide enough that rounding the quotient twice gives what rounding it once does: a tie needs far fewer digits.
-_EXACT: Final = Arithmetic(prec=120, rounding=ROUND_HALF_EVEN)
-_PLACES: Final = Decimal("1e-10")
 
 
 class BarsQuery(params.Query):
@@ -74,7 +69,7 @@ def newest(conn: psycopg.Connection, instrument: Instrument, now: AsOf) -> dict[
         bar = history.latest(conn, instrument.symbol)
     except LookupError as error:
         raise not_seeded(instrument) from error
-    return None if bar is None else _object(bar, bar.ts + _MINUTE, now)
+    return None if bar is None else _object(bar, now)
 
 
 def not_seeded(instrument: Instrument) -> Problem:
@@ -119,14 +114,7 @@ def _listed(conn: psycopg.Connection, page: Page, now: AsOf) -> tuple[list[dict[
     # One more than asked for tells whether there is a next page.
     found = history.page(conn, page.instrument.symbol, page.interval, page.start, page.end, page.limit + 1)
     following = found[page.limit].ts if len(found) > page.limit else None
-    minutes, hours = history.MINUTES.get(page.interval), page.instrument.hours
-    width = None if minutes is None else timedelta(minutes=minutes)
-    ends = [_end_of_day(bar, hours) if width is None else bar.ts + width for bar in found[: page.limit]]
-    return [_object(bar, end, now) for bar, end in zip(found, ends, strict=False)], following
-
-
-def _end_of_day(bar: Bar, hours: Hours) -> datetime:
-    return datetime_of(hours.begins((bar.trade_date - _FIRST.date()).days + 1))
+    return [_object(bar, now) for bar in found[: page.limit]], following
 
 
 def _filled(conn: psycopg.Connection, page: Page, now: AsOf) -> tuple[list[dict[str, Any]], datetime | None]:
@@ -141,40 +129,41 @@ def _filled(conn: psycopg.Connection, page: Page, now: AsOf) -> tuple[list[dict[
     if start >= end:
         return [], None
     bars = history.page(conn, symbol, "1m", start, end, page.limit)
-    listed = {bar.ts: _object(bar, bar.ts + _MINUTE, now) for bar in bars}
+    listed = {bar.ts: _object(bar, now) for bar in bars}
     for run in history.why(conn, symbol, start, end):
         if run.kind != "bar":
             for at in (run.start + minute * _MINUTE for minute in range(run.minutes)):
-                listed[at] = {"ts": _rfc3339(at), "why": run.kind}
+                listed[at] = {"ts": at, "why": run.kind}
     return [listed[at] for at in sorted(listed)], end if end < whole else None
 
 
-def _object(bar: Bar, end: datetime, now: AsOf) -> dict[str, Any]:
+def _object(bar: Bar, now: AsOf) -> dict[str, Any]:
+    final = bar.end <= now.instant
     return {
-        "ts": _rfc3339(bar.ts),
-        "open": text(bar.open),
-        "high": text(bar.high),
-        "low": text(bar.low),
-        "close": text(bar.close),
-        "volume": text(bar.volume),
-        "notional": text(bar.notional),
-        "vwap": text(_vwap(bar)),
+        "ts": bar.ts,
+        "open": bar.open,
+        "high": bar.high,
+        "low": bar.low,
+        "close": bar.close,
+        "volume": bar.volume,
+        "notional": bar.notional,
+        "vwap": bar.vwap,
         "updates": bar.updates,
         "revision": bar.revision,
-        "revised_at": None if bar.revised_at is None else _rfc3339(bar.revised_at),
+        "revised_at": None if bar.revised_at is None else rfc3339(history.ns_of(bar.revised_at)),
         "basis": bar.basis,
-        "bid": text(bar.bid),
-        "ask": text(bar.ask),
-        "spread": text(bar.spread),
-        "final": end <= now.instant,
-        "quality": "revised" if bar.revision else "live",
+        "bid": bar.bid,
+        "ask": bar.ask,
+        "spread": bar.spread,
+        "final": final,
+        "quality": _quality(bar, final, now),
     }
 
 
-def _vwap(bar: Bar) -> Decimal | None:
-    """Bar.vwap rounds by way of fractions: six times as slow, which a page of 5,000 bars feels."""
-    return _EXACT.quantize(_EXACT.divide(bar.notional, bar.volume), _PLACES) if bar.volume else None
-
-
-def _rfc3339(at: datetime) -> str:
-    return f"{at.isoformat()[:-6]}Z"  # the connection's zone is UTC: what is cut off is +00:00
+def _quality(bar: Bar, final: bool, now: AsOf) -> str:
+    """What restricts the bar most: something is missing, nothing comes any more, something came late."""
+    if bar.gap:
+        return "gap"
+    if not final and now.stale:
+        return "stale"
+    return "revised" if bar.revision else "live"

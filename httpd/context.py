@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+import orjson
 import psycopg
 import redis
 from aiohttp import web
@@ -18,6 +17,7 @@ from httpd.config import Config
 from httpd.lanes import Lanes
 from httpd.problems import Problem
 from thor.domain.instruments import Instrument, Instruments
+from thor.domain.stamps import rfc3339
 from thor.runtime.settings import Settings
 from thor.stores import readonly
 
@@ -60,8 +60,8 @@ def context(request: web.Request) -> Context:
 
 
 def dumps(document: object) -> bytes:
-    """Compact JSON; a float in it would be an error of ours, so NaN is refused."""
-    return json.dumps(document, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
+    """Compact JSON; a datetime in UTC becomes RFC 3339 with ``Z``. A Decimal in it is an error of ours: TypeError."""
+    return orjson.dumps(document, option=orjson.OPT_UTC_Z)
 
 
 def answer(document: object, status: int = 200) -> web.Response:
@@ -88,6 +88,11 @@ class AsOf:
     instant: datetime
     said: dict[str, Any]
 
+    @property
+    def stale(self) -> bool:
+        """Whether the log has not grown for longer than ``max_age_s``."""
+        return bool(self.said["quality"] == "stale")
+
     @classmethod
     def read(cls, conn: psycopg.Connection, projection: str, max_age_s: float, at: int | None = None) -> AsOf:
         """Of the rows that ``projection`` has committed, or as they were ``at`` an earlier instant.
@@ -111,10 +116,3 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 def datetime_of(ns: int, *, up: bool = False) -> datetime:
     """ns UTC as a datetime; less than a microsecond is cut off, or counted as one (``up``)."""
     return _EPOCH + timedelta(microseconds=-(-ns // 1000) if up else ns // 1000)
-
-
-def rfc3339(ns: int) -> str:
-    """ns UTC as RFC 3339, with as many decimals as there are: ``2013-10-08T12:00:00Z``."""
-    seconds, rest = divmod(ns, 1_000_000_000)
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{rest:09d}".rstrip("0") + "Z" if rest else f"{whole}Z"

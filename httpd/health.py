@@ -10,8 +10,9 @@ from typing import Any
 from aiohttp import web
 
 from httpd import params
-from httpd.context import Context, answer, context, rfc3339
+from httpd.context import Context, answer, context
 from httpd.problems import Problem
+from thor.domain.stamps import rfc3339
 from thor.runtime import heartbeat
 from thor.runtime.process import holder
 from thor.runtime.settings import PROCESSES

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from httpd.problems import Problem
 from thor.domain.instruments import canonical, well_formed
-from thor.feeds.stamps import BadStamp, parse_stamp
+from thor.domain.stamps import BadStamp, parse_stamp
 
 _SPLIT_ZONE: Final = re.compile(r" \d\d:\d\d$")
 

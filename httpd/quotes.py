@@ -9,8 +9,9 @@ from typing import Any
 from aiohttp import web
 
 from httpd import params
-from httpd.context import answer, context, rfc3339
+from httpd.context import answer, context
 from thor.domain.quotes import FIELDS
+from thor.domain.stamps import rfc3339
 from thor.stores import latest
 
 

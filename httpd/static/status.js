@@ -1,71 +1,111 @@
 "use strict";
-// Asks the API once a second and shows what it says; numbers stay the strings they are.
+// Asks the API and shows what it says. Prices stay the strings they are, filled up to the decimals of their symbol.
 
-const cell = (text, name) => {
-  const td = document.createElement("td");
-  td.textContent = text === null || text === undefined ? "–" : String(text);
-  if (name) td.className = name;
-  return td;
-};
-const fill = (id, rows) => document.querySelector(`#${id} tbody`).replaceChildren(...rows.map((cells) => {
-  const tr = document.createElement("tr");
-  tr.replaceChildren(...cells);
+const row = (id, name) => {
+  const body = document.querySelector(`#${id} tbody`);
+  let tr = body.querySelector(`[data-name="${CSS.escape(name)}"]`);
+  if (!tr) {
+    tr = body.insertRow();
+    tr.dataset.name = name;
+    const th = document.createElement("th");
+    th.scope = "row";
+    th.textContent = name;
+    tr.append(th);
+    const columns = document.querySelector(`#${id} thead tr:last-child`).cells;
+    for (const column of [...columns].slice(1)) tr.insertCell().className = column.textContent.trim();
+  }
   return tr;
-}));
+};
+const put = (tr, column, text) => {
+  const cell = tr.querySelector(`.${column}`);
+  const shown = text === null || text === undefined || text === "" ? "–" : String(text);
+  if (cell.textContent !== shown) cell.textContent = shown;
+  return cell;
+};
 const ask = async (path) => {
   const answer = await fetch(path, { signal: AbortSignal.timeout(8000) });
   const body = await answer.json();
-  if (!answer.ok && path !== "/api/health") throw new Error(body.detail || answer.status);
+  if (!answer.ok && path !== "/api/health") throw new Error(body.detail || `${path}: ${answer.status}`);
   return body;
 };
-const age = (ms) => (ms === null ? null : ms < 10000 ? `${ms} ms` : `${Math.round(ms / 1000)} s`);
-const since = (ts, minutes) => new Date(Date.parse(ts) - minutes * 60000).toISOString();
 
-async function showQuotes() {
-  const [quotes, vwap] = await Promise.all([ask("/api/quotes"), ask("/api/vwap/today").catch(() => ({ values: [] }))]);
-  const average = Object.fromEntries(vwap.values.map((value) => [value.symbol, value.vwap]));
-  const choice = document.getElementById("symbol");
-  if (choice.options.length !== quotes.quotes.length) {
-    const chosen = choice.value;
-    choice.replaceChildren(...quotes.quotes.map((quote) => new Option(quote.symbol, quote.symbol)));
-    if (chosen) choice.value = chosen;
-  }
-  fill("quotes", quotes.quotes.map((q) => [
-    cell(q.symbol), cell(q.last), cell(q.bid), cell(q.ask), cell(q.volume), cell(average[q.symbol]),
-    cell(age(q.age_ms)), cell(q.source), cell(q.quality, q.quality),
-  ]));
-  return quotes.as_of;
+const places = {}; // symbol → most decimals seen
+const price = (symbol, text) => {
+  if (!text) return null;
+  const fraction = text.split(".")[1] || "";
+  places[symbol] = Math.max(places[symbol] || 0, fraction.length);
+  const missing = places[symbol] - fraction.length;
+  return missing ? `${text}${fraction ? "" : "."}${"0".repeat(missing)}` : text;
+};
+const rounded = (symbol, text) => (text ? Number(text).toFixed(Math.min(6, (places[symbol] || 0) + 2)) : null);
+const age = (ms) => (ms === null ? null : ms < 1000 ? "now" : ms < 100000 ? `${Math.round(ms / 1000)} s` : ms < 6e6 ? `${Math.round(ms / 60000)} min` : `${Math.round(ms / 36e5)} h`);
+
+function showTick(cell, before, now) {
+  if (before === undefined || before === now || now === null) return;
+  cell.classList.remove("up", "down", "ticked");
+  void cell.offsetWidth; // so that the same colour can begin anew
+  cell.classList.add(Number(now) > Number(before) ? "up" : "down", "ticked");
 }
 
-async function showBars(asOf) {
-  const symbol = document.getElementById("symbol").value;
-  if (!symbol || !asOf) return;
-  const answer = await ask(`/api/bars?symbol=${encodeURIComponent(symbol)}&from=${since(asOf, 15)}`);
-  fill("bars", answer.bars.reverse().map((b) => [
-    cell(b.ts.slice(0, 16).replace("T", " ")), cell(b.open), cell(b.high), cell(b.low), cell(b.close), cell(b.volume),
-    cell(b.vwap), cell(b.updates), cell(b.final ? b.quality : "running", b.quality),
-  ]));
+const last = {};
+async function showQuotes() {
+  const answer = await ask("/api/quotes");
+  for (const q of answer.quotes) {
+    const tr = row("instruments", q.symbol);
+    for (const name of ["last", "bid", "ask"]) put(tr, name, price(q.symbol, q[name]));
+    put(tr, "spread", price(q.symbol, q.spread));
+    put(tr, "age", age(q.age_ms));
+    tr.classList.toggle("stale", q.quality !== "live");
+    showTick(tr.querySelector(".last"), last[q.symbol], q.last);
+    last[q.symbol] = q.last;
+  }
+  document.getElementById("as-of").textContent = answer.as_of ? `${answer.as_of.slice(0, 19).replace("T", "  ")} UTC` : "no quote yet";
+}
+
+async function showBars() {
+  const today = await ask("/api/vwap/today");
+  for (const value of today.values) {
+    put(row("instruments", value.symbol), "VWAP", rounded(value.symbol, value.vwap));
+  }
+  await Promise.all(today.values.map(async ({ symbol }) => {
+    const { intraday_latest: bar } = await ask(`/api/session?market=USA&future=${encodeURIComponent(symbol)}`);
+    if (!bar) return;
+    const tr = row("instruments", symbol);
+    put(tr, "from", bar.ts.slice(11, 16));
+    for (const name of ["open", "high", "low", "close"]) put(tr, name, price(symbol, bar[name]));
+    put(tr, "volume", bar.volume).classList.toggle("warn", bar.quality === "gap");
+  }));
 }
 
 async function showHealth() {
   const health = await ask("/api/health");
-  fill("health", [...health.processes, ...health.servers].map((p) => [
-    cell(p.name), cell(p.healthy ? "yes" : "no", p.healthy ? "" : "no"), cell(p.state), cell(p.heartbeat_age_s),
-    cell(p.lag), cell(p.why),
-  ]));
+  for (const p of [...health.servers, ...health.processes]) {
+    const tr = row("processes", p.name);
+    put(tr, "state", p.state).classList.toggle("bad", !p.healthy);
+    const beat = p.heartbeat_age_s ?? null;
+    put(tr, "heartbeat", p.answered_ms ? `${p.answered_ms.toFixed(1)} ms` : beat === null ? null : `${beat.toFixed(1)} s`);
+    put(tr, "lag", p.lag);
+    put(tr, "committed", p.committed);
+    put(tr, "why", p.why || " ");
+  }
+  const bad = [...health.servers, ...health.processes].filter((p) => !p.healthy).map((p) => p.name);
+  say(bad.length ? `not healthy: ${bad.join(", ")}` : "all healthy", bad.length ? "bad" : "ok");
 }
 
-async function show() {
-  const line = document.getElementById("as-of");
-  const health = showHealth().catch(() => {});
-  try {
-    const asOf = await showQuotes();
-    line.textContent = asOf ? `as of ${asOf}` : "no quote yet";
-    await showBars(asOf);
-  } catch (error) {
-    line.textContent = String(error.message || error);
-  }
-  await health;
-  setTimeout(show, 1000);
+function say(text, name) {
+  const line = document.getElementById("health");
+  if (line.textContent !== text) line.textContent = text;
+  line.className = name;
 }
-show();
+
+// Each repeats after its own answer, so that a slow one delays no other.
+const repeat = async (show, pause) => {
+  try {
+    await show();
+  } catch (error) {
+    say(String(error.message || error), "bad");
+  }
+  setTimeout(repeat, document.hidden ? 5000 : pause, show, pause);
+};
+repeat(showQuotes, 1000).then(() => repeat(showBars, 2000));
+repeat(showHealth, 2000);

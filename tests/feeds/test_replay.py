@@ -18,9 +18,9 @@ from tests.feeds.registry import REGISTRY
 from thor.domain.instruments import Instruments
 from thor.domain.prices import NA, NANO
 from thor.domain.quotes import POLLED, SNAPSHOT
+from thor.domain.stamps import parse_stamp
 from thor.feeds import Arrival
 from thor.feeds.replay import BadRecording, Recording, Replay, preflight
-from thor.feeds.stamps import parse_stamp
 
 T0 = 1_700_000_000
 HEADER = "ts,symbol,last,last_size,bid,ask\n"

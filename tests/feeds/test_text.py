@@ -15,7 +15,7 @@ from tests.feeds.registry import REGISTRY
 from thor.domain.instruments import canonical, well_formed
 from thor.domain.prices import NA, NANO, BadNumber, parse_price, parse_scaled, parse_size
 from thor.domain.quotes import FIELDS, POLLED, PRICES, SNAPSHOT
-from thor.feeds.stamps import BAD, BadStamp, parse_stamp, parse_stamps
+from thor.domain.stamps import BAD, BadStamp, parse_stamp, parse_stamps
 from thor.feeds.text import NAMES, Kind, Text, cut
 
 KINDS = {"EXCEL": Kind(snapshot=True, polled=True), "SCHWAB": Kind(snapshot=True)}

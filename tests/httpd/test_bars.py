@@ -62,7 +62,7 @@ def test_a_bar_says_everything_in_decimal_strings(api: Api, database: psycopg.Co
             {
                 "ts": "2013-10-08T12:00:00Z", "open": "1650", "high": "1651.5", "low": "1649.75", "close": "1650.25",
                 "volume": "3", "notional": "4951", "vwap": "1650.3333333333", "updates": 3, "revision": 2,
-                "revised_at": "2013-10-08T12:02:01.500000Z", "basis": "mixed", "bid": "1650.25", "ask": "1650.75",
+                "revised_at": "2013-10-08T12:02:01.5Z", "basis": "mixed", "bid": "1650.25", "ask": "1650.75",
                 "spread": "0.5", "final": True, "quality": "revised",
             }
         ],

@@ -219,3 +219,19 @@ def test_a_full_disk_for_the_spool_is_said_once_and_costs_no_accepted_quote(stac
     finally:
         stack.thor("down")
         subprocess.run(["umount", str(spool)], check=False)
+
+
+def test_a_recording_is_not_counted_twice_when_redis_was_emptied(stack: Stack, tmp_path: Path) -> None:
+    rows = [f"2024-01-09T15:00:{n:02d}Z,ES,4800,1" for n in range(60)]
+    file = tmp_path / "r.csv"
+    file.write_text("\n".join(["ts,symbol,last,last_size", *rows, ""]))
+    stack.up("--replay", str(file), "--speed", "max", "--wait")
+    client = stack.redis()
+    client.flushall()
+    client.close()
+    stack.down()
+    done = stack.thor("up", "--replay", str(file), "--speed", "max", "--wait", timeout_s=180)
+    assert done.returncode != 0
+    assert "Redis was emptied" in done.stderr
+    stack.up("--fresh", "--replay", str(file), "--speed", "max", "--wait")
+    assert stack.rows("SELECT sum(volume) FROM bars") == [(60,)]

@@ -19,7 +19,7 @@ from thor.domain.quotes import MAX_QUOTES, Quotes, concat, empty
 from thor.feeds import Arrival
 from thor.feeds.market import SOURCE, Market, Sessions, Style
 
-_COALESCE_S: Final = 0.01  # quotes due this close together arrive together
+_COALESCE_S: Final = 0.02  # quotes due this close together arrive together
 _SECONDS: Final = 600  # simulated in one poll, at most
 
 

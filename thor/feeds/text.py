@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from thor.domain.instruments import Instruments, canonical, well_formed
 from thor.domain.prices import NA, NANO, BadNumber, Notation, parse_price, parse_scaled, parse_size
 from thor.domain.quotes import FIELDS, POLLED, PRICES, SIZES, SNAPSHOT, Ints, Quotes
+from thor.domain.stamps import BAD, BadStamp, parse_stamp, parse_stamps
 from thor.feeds import Refused
-from thor.feeds.stamps import BAD, BadStamp, parse_stamp, parse_stamps
 
 #: The source's own number of a quote, where it has one: only it tells a duplicate (domain.md §3).
 SEQ: Final = "seq"

@@ -10,13 +10,14 @@ import json
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from thor.domain.instruments import Instruments
 from thor.domain.intake import Intake
-from thor.domain.prices import NA, NANO, text_of, text_of_size
+from thor.domain.prices import NA, text_of, text_of_size
 from thor.domain.quotes import FIELDS, PRICES, Head, Quotes, empty, encode
+from thor.domain.stamps import rfc3339
 from thor.domain.validation import REMEMBERED
 from thor.feeds import Arrival, Feed, Refused
 from thor.stores import log as thelog
@@ -26,6 +27,7 @@ from thor.stores.spool import Spool, SpoolFull
 logger = logging.getLogger(__name__)
 
 _PROBE_S = 0.5
+_LOOK_S = 0.05  # how often the feeds beside the last one are looked at
 _MEBI = 1 << 20
 
 
@@ -62,7 +64,7 @@ class Ingestion:
         #: An entry that neither Redis nor the spool could take: nothing is polled before it is safe.
         self._held: list[str | int | bytes] | None = None
         self.why = ""
-        self._next_probe_s = 0.0
+        self._next_probe_s = self._next_look_s = 0.0
         #: (n, bytes) of entries that the slowest projection has not committed, and marks of what is kept behind it.
         self._ahead: deque[tuple[int, int]] = deque()
         self._ahead_bytes = 0
@@ -103,17 +105,27 @@ class Ingestion:
             time.sleep(min(timeout_s, 0.05))
             return False
         came = False
-        polled = [feed for feed in self._feeds if not feed.waits or self._may_wait_for(feed)]
-        if not polled:
-            time.sleep(min(timeout_s, 0.01))
-        for i, feed in enumerate(polled):
+        for feed in self._due():
             # The last feed's wait is the loop's: the others are only looked at.
-            arrival = feed.poll(timeout_s if i == len(polled) - 1 else 0)
+            arrival = feed.poll(timeout_s if feed is self._feeds[-1] else 0)
             if arrival is not None and self._held is None:
                 came = self._take(feed, arrival) or came
         if self._held is None and time.monotonic() - self._last_entry_s >= 1:
             self._store_watermark()
         return came
+
+    def _due(self) -> Iterator[Feed]:
+        """The feeds to poll in this round."""
+        now, last = time.monotonic(), self._feeds[-1]
+        for feed in self._feeds:
+            if feed is not last and now < self._next_look_s:
+                continue
+            if not feed.waits or self._may_wait_for(feed):
+                yield feed
+            elif feed is last:
+                time.sleep(0.01)
+        if now >= self._next_look_s:
+            self._next_look_s = now + _LOOK_S
 
     def _may_wait_for(self, feed: Feed) -> bool:
         """A feed that can wait does so while Redis is away or the projections are too far behind."""
@@ -325,12 +337,6 @@ class Ingestion:
         for feed in self._feeds:
             feed.close()
         self._spool.close()
-
-
-def rfc3339(ts: int) -> str:
-    """An instant in ns as RFC 3339 UTC, with nine decimals."""
-    seconds, ns = divmod(ts, NANO)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{ns:09d}Z"
 
 
 def _told_refused(one: Refused) -> dict[str, str | int | bytes]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -14,7 +14,6 @@ import psycopg
 from thor.domain.bars import KINDS, classify
 from thor.domain.hours import Hours
 from thor.domain.minutes import MINUTE_NS, boundaries
-from thor.domain.vwap import Sums
 from thor.stores import instruments
 
 Interval = Literal["1m", "5m", "15m", "1h", "1d"]
@@ -27,71 +26,99 @@ _DAY_ZERO: Final = date(1970, 1, 1)
 
 
 class Bar(NamedTuple):
-    """One bar of any interval, labelled by its start ``ts``; ``spread`` None where the book is one-sided or crossed."""
+    """One bar of any interval that covers [``ts``, ``end``); numbers are exact decimal strings, as short as they go.
+
+    ``vwap`` has ten decimals, rounded half even, None where no volume traded; ``spread`` is None where the book is
+    one-sided or crossed. ``gap``: a feed was down in a part of it, so there may have been more.
+    """
 
     ts: datetime
+    end: datetime
+    gap: bool
     trade_date: date
-    open: Decimal
-    high: Decimal
-    low: Decimal
-    close: Decimal
-    volume: Decimal
-    notional: Decimal
+    open: str
+    high: str
+    low: str
+    close: str
+    volume: str
+    notional: str
+    vwap: str | None
     updates: int
     revision: int
     revised_at: datetime | None
     basis: str
-    bid: Decimal | None
-    ask: Decimal | None
-
-    @property
-    def vwap(self) -> Decimal | None:
-        """Rounded for display; None where no volume traded."""
-        return Sums(self.volume, self.notional).vwap
-
-    @property
-    def spread(self) -> Decimal | None:
-        """Ask less bid."""
-        return self.ask - self.bid if self.bid is not None and self.ask is not None and self.ask > self.bid else None
+    bid: str | None
+    ask: str | None
+    spread: str | None
 
 
 _ONE_MINUTE: Final = """
-SELECT b.minute, b.trade_date, b.open, b.high, b.low, b.close, b.volume, b.notional, b.updates, b.revision,
-    b.revised_at, b.basis, k.bid, k.ask
-FROM bars b
-LEFT JOIN books k USING (instrument_id, minute)
-WHERE b.instrument_id = %(id)s AND b.minute >= %(since)s AND b.minute < %(until)s
-ORDER BY b.minute
-LIMIT %(limit)s
+WITH page AS (
+    SELECT b.minute AS starts, b.trade_date, b.open, b.high, b.low, b.close, b.volume, b.notional, b.updates,
+        b.revision, b.revised_at, b.basis, k.bid, k.ask
+    FROM bars b
+    LEFT JOIN books k USING (instrument_id, minute)
+    WHERE b.instrument_id = %(id)s AND b.minute >= %(since)s AND b.minute < %(until)s
+    ORDER BY b.minute
+    LIMIT %(limit)s
+)
 """
 
+# So many minutes hold as many bins, all of them whole: what lies behind them is not looked at.
 _BINS: Final = """
-SELECT date_bin(%(width)s, b.minute, 'epoch') AS bin, min(b.trade_date),
-    (array_agg(b.open ORDER BY b.minute))[1], max(b.high), min(b.low), (array_agg(b.close ORDER BY b.minute DESC))[1],
-    trim_scale(sum(b.volume)), trim_scale(sum(b.notional)), sum(b.updates)::bigint, sum(b.revision)::bigint,
-    max(b.revised_at), CASE WHEN min(b.basis) = max(b.basis) THEN min(b.basis) ELSE 'mixed' END,
-    (array_agg(k.bid ORDER BY b.minute DESC) FILTER (WHERE k.bid IS NOT NULL))[1],
-    (array_agg(k.ask ORDER BY b.minute DESC) FILTER (WHERE k.ask IS NOT NULL))[1]
-FROM bars b
-LEFT JOIN books k USING (instrument_id, minute)
-WHERE b.instrument_id = %(id)s AND b.minute >= %(since)s AND b.minute < %(until)s
-GROUP BY bin
-ORDER BY bin
-LIMIT %(limit)s
+WITH minutes AS (
+    SELECT b.*, k.bid, k.ask
+    FROM bars b
+    LEFT JOIN books k USING (instrument_id, minute)
+    WHERE b.instrument_id = %(id)s AND b.minute >= %(since)s AND b.minute < %(until)s
+    ORDER BY b.minute
+    LIMIT %(within)s
+), page AS (
+    SELECT date_bin(%(width)s, minute, 'epoch') AS starts, min(trade_date) AS trade_date,
+        (array_agg(open ORDER BY minute))[1] AS open, max(high) AS high, min(low) AS low,
+        (array_agg(close ORDER BY minute DESC))[1] AS close, sum(volume) AS volume, sum(notional) AS notional,
+        sum(updates)::bigint AS updates, sum(revision)::bigint AS revision, max(revised_at) AS revised_at,
+        CASE WHEN min(basis) = max(basis) THEN min(basis) ELSE 'mixed' END AS basis,
+        (array_agg(bid ORDER BY minute DESC) FILTER (WHERE bid IS NOT NULL))[1] AS bid,
+        (array_agg(ask ORDER BY minute DESC) FILTER (WHERE ask IS NOT NULL))[1] AS ask
+    FROM minutes
+    GROUP BY starts
+    ORDER BY starts
+    LIMIT %(limit)s
+)
 """
 
 _DAYS: Final = """
-SELECT d.trade_date, d.trade_date, d.open, d.high, d.low, d.close, d.volume, d.notional, d.updates, d.revision,
-    d.revised_at, d.basis, k.bid, k.ask
-FROM days d
-LEFT JOIN LATERAL (
-    SELECT max(b.minute) AS minute FROM bars b WHERE b.instrument_id = d.instrument_id AND b.trade_date = d.trade_date
-) l ON true
-LEFT JOIN books k ON k.instrument_id = d.instrument_id AND k.minute = l.minute
-WHERE d.instrument_id = %(id)s AND d.open IS NOT NULL
-    AND d.trade_date >= %(since)s AND d.trade_date < %(until)s
-ORDER BY d.trade_date
-LIMIT %(limit)s
+WITH page AS (
+    SELECT NULL::timestamptz AS starts, d.trade_date, d.open, d.high, d.low, d.close, d.volume, d.notional, d.updates,
+        d.revision, d.revised_at, d.basis, k.bid, k.ask
+    FROM days d
+    LEFT JOIN LATERAL (
+        SELECT max(b.minute) AS minute FROM bars b
+        WHERE b.instrument_id = d.instrument_id AND b.trade_date = d.trade_date
+    ) l ON true
+    LEFT JOIN books k ON k.instrument_id = d.instrument_id AND k.minute = l.minute
+    WHERE d.instrument_id = %(id)s AND d.open IS NOT NULL
+        AND d.trade_date >= %(since)s AND d.trade_date < %(until)s
+    ORDER BY d.trade_date
+    LIMIT %(limit)s
+)
+"""
+
+# Text is what readers are shown; made here, a page of 1,380 bars costs a fifth of what Decimals in Python do.
+# VWAP to ten decimals: a quotient cut off, and a remainder that decides; numeric's own round() is not half even.
+_SHOWN: Final = """
+SELECT starts, trade_date, trim_scale(open)::text, trim_scale(high)::text, trim_scale(low)::text,
+    trim_scale(close)::text, trim_scale(volume)::text, trim_scale(notional)::text,
+    trim_scale(1e-10 * (cut + CASE
+        WHEN 2 * abs(rest) > volume OR (2 * abs(rest) = volume AND mod(cut, 2) <> 0) THEN sign(notional) ELSE 0
+    END))::text,
+    updates, revision, revised_at, basis, trim_scale(bid)::text, trim_scale(ask)::text,
+    CASE WHEN ask > bid THEN trim_scale(ask - bid)::text END
+FROM page
+CROSS JOIN LATERAL (SELECT div(notional * 1e10, nullif(volume, 0)) AS cut) q
+CROSS JOIN LATERAL (SELECT notional * 1e10 - cut * volume AS rest) r
+ORDER BY starts, trade_date
 """
 
 
@@ -111,11 +138,35 @@ def page(
     number, hours = _instrument(conn, symbol)
     if after is not None:
         start = max(start, after + timedelta(microseconds=1))
+    if start >= end:
+        return []
     if interval == "1d":
-        return _days(conn, number, hours, start, end, limit)
-    width = timedelta(minutes=MINUTES[interval])
-    params = {"id": number, "since": _ceil(start, width), "until": _ceil(end, width), "width": width, "limit": limit}
-    return [Bar(*row) for row in conn.execute(_ONE_MINUTE if interval == "1m" else _BINS, params)]
+        days = {"id": number, "since": _first_day(hours, start), "until": _first_day(hours, end), "limit": limit}
+        rows = conn.execute(_DAYS + _SHOWN, days).fetchall()
+        starts = [_begins(hours, row[1]) for row in rows]
+        ends = [_begins(hours, row[1] + timedelta(days=1)) for row in rows]
+    else:
+        minutes = MINUTES[interval]
+        width = timedelta(minutes=minutes)
+        span = {"id": number, "since": _ceil(start, width), "until": _ceil(end, width), "limit": limit}
+        wide = {"width": width, "within": limit * minutes}
+        rows = conn.execute((_ONE_MINUTE if minutes == 1 else _BINS) + _SHOWN, span | wide).fetchall()
+        starts = [row[0] for row in rows]
+        ends = [at + width for at in starts]
+    gaps = _in_gaps(conn, number, starts, ends)
+    return [Bar._make((at, until, gap, *row[1:])) for at, until, gap, row in zip(starts, ends, gaps, rows, strict=True)]
+
+
+def _in_gaps(conn: psycopg.Connection[Any], number: int, starts: list[datetime], ends: list[datetime]) -> list[bool]:
+    """Of each of the spans [start, end), which do not overlap and go up: whether a gap meets it."""
+    found = [False] * len(starts)
+    if starts:
+        within = {"id": number, "from_ns": ns_of(starts[0]), "to_ns": ns_of(ends[-1])}
+        for since, until in conn.execute(_GAPS, within):
+            met = range(bisect_right(ends, _instant(since)), bisect_left(starts, _instant(until + 999)))
+            for row in met:
+                found[row] = True
+    return found
 
 
 def latest(conn: psycopg.Connection[Any], symbol: str) -> Bar | None:
@@ -127,14 +178,8 @@ def latest(conn: psycopg.Connection[Any], symbol: str) -> Bar | None:
     return page(conn, symbol, "1m", row[0], row[0] + timedelta(minutes=1), 1)[0]
 
 
-def _days(
-    conn: psycopg.Connection[Any], number: int, hours: Hours, start: datetime, end: datetime, limit: int
-) -> list[Bar]:
-    if start >= end:
-        return []
-    params = {"id": number, "since": _first_day(hours, start), "until": _first_day(hours, end), "limit": limit}
-    rows = conn.execute(_DAYS, params).fetchall()
-    return [Bar(_instant(hours.begins((row[0] - _DAY_ZERO).days)), *row[1:]) for row in rows]
+def _begins(hours: Hours, trade_date: date) -> datetime:
+    return _instant(hours.begins((trade_date - _DAY_ZERO).days))
 
 
 def _first_day(hours: Hours, start: datetime) -> date:

@@ -105,6 +105,10 @@ class Writer:
         """Ask again how far the slowest projection is."""
         self.slowest = max(self.slowest, min(positions(self._client).values(), default=-1))
 
+    def knows(self, feed: str) -> bool:
+        """Whether a cursor of this feed is stored."""
+        return bool(self._client.hexists(keys.WRITER, f"cursor:{feed}"))
+
     def expect(self, projections: Iterable[str]) -> None:
         """Name the projections that need the log, so that nothing is trimmed before they have told a position."""
         for name in projections:

@@ -1,4 +1,4 @@
-"""Event times of a feed: text → ns UTC (domain.md §3), a column at a time."""
+"""Instants: text of a feed → ns UTC, one or a column at a time, and back to text (domain.md §3)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from thor.domain.prices import NA, BadNumber, parse_scaled
+from thor.domain.prices import NA, NANO, BadNumber, parse_scaled
 from thor.domain.quotes import Ints
 
 #: Stands in a column for a cell that does not parse; no number of a feed has this value (prices.LIMIT).
@@ -25,6 +25,7 @@ _MS_FROM = 10**11  # an epoch this large is in milliseconds
 _MONTH_DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], np.int64)
 _Digits = NDArray[np.uint8]
 _Mask = NDArray[np.bool_]
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class BadStamp(ValueError):
@@ -53,11 +54,18 @@ def parse_stamp(text: str) -> int:
         )
     except ValueError:
         raise _bad(text) from None
-    seconds = (local - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
-    ns = seconds * 1_000_000_000 + int((match[7] or "0").ljust(9, "0"))
+    seconds = (local - _EPOCH) // timedelta(seconds=1)
+    ns = seconds * NANO + int((match[7] or "0").ljust(9, "0"))
     if not 0 <= ns < _END_NS:
         raise _bad(text)
     return ns
+
+
+def rfc3339(ns: int) -> str:
+    """ns UTC as RFC 3339, with as many decimals as there are: ``2013-10-08T12:00:00Z``."""
+    seconds, rest = divmod(ns, NANO)
+    whole = (_EPOCH + timedelta(seconds=seconds)).isoformat()[:-6]
+    return f"{whole}.{rest:09d}".rstrip("0") + "Z" if rest else f"{whole}Z"
 
 
 def _epoch(text: str) -> int:
@@ -152,8 +160,8 @@ def _rfc3339(chars: _Digits, end: int, offset: bool) -> tuple[Ints, _Mask]:
         sign, ahead, aside = chars[:, end], number(end + 1, end + 2), number(end + 4, end + 5)
         good &= ((sign == ord("+")) | (sign == ord("-"))) & (ahead < 24) & (aside < 60)
         seconds -= np.where(sign == ord("-"), -1, 1) * (ahead * 3_600 + aside * 60)
-    good &= (seconds >= 0) & (seconds < _END_NS // 1_000_000_000)
-    ns = np.where(good, seconds, 0) * 1_000_000_000
+    good &= (seconds >= 0) & (seconds < _END_NS // NANO)
+    ns = np.where(good, seconds, 0) * NANO
     if end > 20:
         ns += number(*range(20, end)) * 10 ** (29 - end)
     return ns, good
