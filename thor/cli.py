@@ -254,7 +254,8 @@ def test(context: typer.Context) -> None:
     scratch = Settings.from_env().dir / "tests"
     scratch.mkdir(parents=True, exist_ok=True)
     os.chdir(ROOT)
-    command = [sys.executable, "-m", "pytest", *context.args]
+    both = [] if context.args else ["-n", "2", "--dist", "loadfile"]
+    command = [sys.executable, "-m", "pytest", *both, *context.args]
     os.execve(sys.executable, command, {**os.environ, "PYTEST_DEBUG_TEMPROOT": str(scratch)})
 
 

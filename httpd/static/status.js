@@ -37,7 +37,7 @@ const price = (symbol, text) => {
   const missing = places[symbol] - fraction.length;
   return missing ? `${text}${fraction ? "" : "."}${"0".repeat(missing)}` : text;
 };
-const rounded = (symbol, text) => (text ? Number(text).toFixed(Math.min(6, (places[symbol] || 0) + 2)) : null);
+const rounded = (symbol, text) => (text ? Number(text).toFixed(Math.min(6, (places[symbol] || 0) + 1)) : null);
 const age = (ms) => (ms === null ? null : ms < 1000 ? "now" : ms < 100000 ? `${Math.round(ms / 1000)} s` : ms < 6e6 ? `${Math.round(ms / 60000)} min` : `${Math.round(ms / 36e5)} h`);
 
 function showTick(cell, before, now) {
