@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from thor.runtime import config
-from thor.runtime.config import BadConfig, load_config, read
+from thor.runtime.config import BadConfig, load_config, read, shown
 
 
 class Batch(BaseModel):
@@ -32,7 +32,7 @@ def problem(path: Path, text: str, env: dict[str, str] | None = None) -> str:
     path.write_text(text)
     with pytest.raises(BadConfig) as raised:
         load_config("ingester", Ingester, env or {})
-    return str(raised.value).removeprefix(f"{path.parent}/")
+    return str(raised.value).removeprefix(f"{shown(path.parent)}/")
 
 
 def test_a_value_out_of_range_is_shown_where_it_stands(written: Path) -> None:

@@ -259,7 +259,7 @@ def test_the_latest_hash_holds_the_newest_of_each_field_as_text(client: redis.Re
     ingestion(client, tmp_path, Books(1), 1).step(0)
     assert client.hgetall(keys.LATEST + "ES") == {
         b"symbol": b"ES",
-        b"ts": b"2024-01-09T23:00:00.500000000Z",
+        b"ts": b"2024-01-09T23:00:00.5Z",
         b"last": b"5",
         b"bid": b"4",
         b"ask": b"6",

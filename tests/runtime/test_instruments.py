@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from thor.runtime import instruments
-from thor.runtime.config import BadConfig
+from thor.runtime.config import BadConfig, shown
 from thor.runtime.settings import ROOT
 
 SEED = ROOT / "config" / "instruments.yaml"
@@ -16,7 +16,7 @@ def problem(path: Path, text: str) -> str:
     path.write_text(text)
     with pytest.raises(BadConfig) as raised:
         instruments.load([SEED, path])
-    return str(raised.value).removeprefix(f"{path.parent}/")
+    return str(raised.value).removeprefix(f"{shown(path.parent)}/")
 
 
 def test_the_seed_is_the_table_of_the_domain() -> None:

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,7 @@ from thor.runtime.settings import ROOT, BadSetting, Settings
 
 _ASK_S: Final = 5
 _STOP_S: Final = 90  # above the longest stopwaitsecs of supervisord.conf
+_PROC: Final = Path("/proc/self/cwd")
 _SOCKET: Final = 107  # bytes of a Unix socket's path, of which supervisord wants some for a temporary name
 
 #: Locks in run/ that only programs of the stack hold, in the order in which they are ended.
@@ -47,15 +49,29 @@ class _Transport(xmlrpc.client.Transport):
         self._path = path
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ANN401
-        path = str(self._path)
+        path = self._path
 
         class Connection(http.client.HTTPConnection):
             def connect(self) -> None:
                 self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
                 self.sock.settimeout(_ASK_S)
-                self.sock.connect(path)
+                with _short(path) as name:
+                    self.sock.connect(name)
 
         return Connection("supervisord")
+
+
+@contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """A name of at most 107 bytes for a socket that may lie deeper: through a descriptor of its directory."""
+    if not _PROC.exists():
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
 
 
 class Supervisor:
@@ -68,13 +84,10 @@ class Supervisor:
     def start(self) -> None:
         """Start supervisord in a session of its own; the servers come up with it. Raises BadSetting."""
         settings = self._settings
-        if len(os.fsencode(self._socket)) + 12 > _SOCKET:
+        deep = len(os.fsencode(self._socket)) + 12 > _SOCKET
+        if deep and not _PROC.exists():
             raise BadSetting(f"THOR_DIR: expected a path below {_SOCKET - 32} bytes, found {settings.dir}")
         self._socket.unlink(missing_ok=True)
-        (settings.dir / "supervisord.conf").write_text(
-            "; for supervisorctl -c; the process tree is in the checkout\n"
-            "[supervisorctl]\nserverurl = unix://%(here)s/run/supervisor.sock\n"
-        )
         environment = {
             **os.environ,
             "THOR_DIR": str(settings.dir),
@@ -84,17 +97,23 @@ class Supervisor:
             "THOR_EMBEDDED_REDIS": str(settings.embedded_redis).lower(),
             "THOR_AUTOSTART": "false",
             "PYTHONPATH": str(ROOT),
+            # It works in run/, so that its socket has a short name there however deep THOR_DIR lies.
+            "THOR_SOCKET": f"{_PROC}/{self._socket.name}" if _PROC.exists() else str(self._socket),
         }
         with (settings.log / "supervisord.out").open("wb") as out:
             child = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-c", str(ROOT / "supervisord.conf")],
-                cwd=ROOT,
+                cwd=settings.run,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
             )
+        near = f"/proc/{child.pid}/cwd/{self._socket.name}" if deep else "%(here)s/run/supervisor.sock"
+        (settings.dir / "supervisord.conf").write_text(
+            f"; for supervisorctl -c; the process tree is in the checkout\n[supervisorctl]\nserverurl = unix://{near}\n"
+        )
         until = time.monotonic() + 20
         while not self.answers():
             if child.poll() is not None or time.monotonic() > until:
