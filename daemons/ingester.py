@@ -12,7 +12,7 @@ from pydantic import Field
 
 from thor.domain.intake import Intake, Rules
 from thor.domain.prices import NA, NANO
-from thor.runtime import instruments
+from thor.runtime import instruments, metrics
 from thor.runtime.daemon import Context, Step, main
 from thor.runtime.feeding import Begun, Feeding, Strict, feeds
 from thor.runtime.ingestion import Ingestion, Limits
@@ -37,13 +37,19 @@ class SpoolBounds(Strict):
     max_mb: int = Field(ge=1)
 
 
+class Gather(Strict):
+    calm_ms: float = Field(ge=0, le=1_000)
+    busy_ms: float = Field(ge=0, le=1_000)
+    busy_quotes: int = Field(ge=1)
+
+
 class Config(Feeding):
     """config/ingester.yaml"""
 
     watermark_delay_ms: int = Field(ge=0, le=60_000)
     max_lateness_s: int = Field(ge=0)
     silence_s: int = Field(ge=1)
-    gather_ms: float = Field(ge=0, le=1_000)
+    gather: Gather
     log: Log
     rejected: Rejected
     spool: SpoolBounds
@@ -57,7 +63,7 @@ class Ingester:
     def __init__(self, context: Context) -> None:
         self._context, self._config = context, context.config
         self._registry = instruments.load(instruments.files(context.settings))
-        self._began = 0.0
+        self._began, self._came = 0.0, 0
 
     def open(self) -> None:
         """Claim the log and take the state back; waits for Redis."""
@@ -76,11 +82,13 @@ class Ingester:
         rules = Rules(config.max_lateness_s * NANO, config.silence_s * NANO)
         spool = Spool(settings.dir / "spool" / "entries", config.spool.max_mb * _MEBI)
         self._feeds = feeds(settings, config, self._registry)
+        self._live = not any(feed.recorded for feed in self._feeds)
         intake = Intake(self._registry, rules)
         self._ingestion = Ingestion(writer, spool, intake, self._registry, self._feeds, limits)
         self._begun = Begun(settings)
         self._begun.check(known=writer.knows(self._feeds[0].name))
         self._ingestion.recover(time.time_ns(), secrets.randbits(48), owner)
+        metrics.REGISTRY.register(metrics.Ingested(self._ingestion.figures))
 
     def _wait_for_the_log(self, client: redis.Redis, owner: str) -> None:
         """Wait for Redis; give up where an ingester elsewhere goes on writing (the lock tells one here)."""
@@ -100,12 +108,15 @@ class Ingester:
 
     def step(self) -> Step:
         """One round: poll, decide, store."""
-        ingestion, live = self._ingestion, not any(feed.recorded for feed in self._feeds)
-        gather = self._config.gather_ms / 1000 - (time.monotonic() - self._began)
-        if live and gather > 0:
-            time.sleep(gather)
-        came = ingestion.step(0.05 if len(self._feeds) > 1 else 0.5)
-        self._began = time.monotonic() if came else 0
+        if self._context.reconnect.is_set():
+            self._context.reconnect.clear()
+            self._ingestion.reconnect()
+        ingestion, gather = self._ingestion, self._config.gather
+        if self._live and self._came:
+            pause = gather.busy_ms if self._came >= gather.busy_quotes else gather.calm_ms
+            time.sleep(max(0, self._began + pause / 1000 - time.monotonic()))
+        self._began = time.monotonic()
+        self._came = came = ingestion.step(0.05 if len(self._feeds) > 1 else 0.5)
         if came:
             self._begun.keep()
         watermark = None if ingestion.watermark == NA else ingestion.watermark

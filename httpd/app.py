@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import Histogram
 
-from httpd import bars, health, problems, quotes, session, vwap
+from httpd import bars, health, markets, problems, quotes, session, vwap
 from httpd.config import LOOPBACK, Config
 from httpd.context import CONTEXT, Context
 from httpd.lanes import Lanes
@@ -77,6 +77,8 @@ def make_app(settings: Settings, config: Config, instruments: Callable[[], Instr
     app.router.add_get("/api/bars", bars.bars)
     app.router.add_get("/api/vwap/today", vwap.today)
     app.router.add_get("/api/vwap/rolling", vwap.rolling)
+    app.router.add_get("/api/markets", markets.markets)
+    app.router.add_get("/api/markets/composite", markets.composite)
     app.router.add_get("/api/session", session.session)
     return app
 

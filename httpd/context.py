@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -18,6 +18,7 @@ from httpd.lanes import Lanes
 from httpd.problems import Problem
 from thor.domain.instruments import Instrument, Instruments
 from thor.domain.stamps import rfc3339
+from thor.runtime.markets import Clockwork, load
 from thor.runtime.settings import Settings
 from thor.stores import readonly
 
@@ -31,6 +32,7 @@ class Context:
     postgres: Lanes[psycopg.Connection]
     redis: Lanes[redis.Redis]
     instruments: Callable[[], Instruments]
+    clockwork: Clockwork = field(default_factory=load)
 
     def known(self, symbols: Sequence[str]) -> tuple[list[str], list[str]]:
         """Canonical symbols of the instruments named (of all where none is), and the names nobody registered."""

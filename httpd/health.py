@@ -15,7 +15,6 @@ from httpd.problems import Problem
 from thor.domain.stamps import rfc3339
 from thor.runtime import heartbeat
 from thor.runtime.process import holder
-from thor.runtime.settings import PROCESSES
 from thor.stores import readonly
 
 
@@ -23,7 +22,7 @@ async def health(request: web.Request) -> web.Response:
     """200 where every process and both servers are healthy, else 503; the body is the same."""
     params.read(request, params.Query)
     ctx = context(request)
-    processes = [_process(ctx, name) for name in PROCESSES]
+    processes = [_process(ctx, name) for name in ctx.settings.processes]
     servers = await asyncio.gather(
         _probe("postgres", ctx.postgres.run(readonly.ping)),
         _probe("redis", ctx.redis.run(lambda client: client.ping())),

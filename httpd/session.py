@@ -2,54 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import psycopg
 from aiohttp import web
-from pydantic import StringConstraints
 
-from httpd import bars, params
+from httpd import bars, markets, params
 from httpd.context import AsOf, answer, context
-from httpd.problems import Problem
+from thor.domain.markets import Markets, World
+from thor.stores import markets as store
 
-#: Code → country and shown name (domain.md §8).
-MARKETS: Final = {
-    "JP": ("Japan", "Tokyo"),
-    "CN": ("China", "Shanghai"),
-    "IN": ("India", "Bombay"),
-    "DE": ("Germany", "Frankfurt"),
-    "UK": ("United Kingdom", "London"),
-    "PRE": ("Pre_USA", "Pre_USA"),
-    "US": ("USA", "USA"),
-    "CA": ("Canada", "Toronto"),
-    "MX": ("Mexico", "Mexico"),
-}
-_NAMES: Final = {
-    name.casefold(): shown for code, (country, shown) in MARKETS.items() for name in (code, country, shown)
-}
-_NO_CLOCK: Final = "no world clock runs: whether the market is open, and what it captured, is not known"
+_NO_HOURS: Final = "the world clock has no hours of this date yet"
+_NO_CAPTURE: Final = "no capture is known"
 
 
 class SessionQuery(params.Query):
-    market: Annotated[str, StringConstraints(max_length=40)]
+    market: markets.Name
     future: params.Symbol
 
 
 async def session(request: web.Request) -> web.Response:
-    """The newest one-minute bar of the future; the market's own fields are null, and ``why`` says so."""
+    """The market's status, the newest one-minute bar of the future, today's captured row; ``why`` says what lacks."""
     query = params.read(request, SessionQuery)
     ctx = context(request)
-    market = _NAMES.get(query.market.strip().casefold())
-    if market is None:
-        known = [shown for _, shown in MARKETS.values()]
-        raise Problem("unknown-market", f"market: there is no {query.market!r}", "market", known=known)
+    market = markets.find(ctx, query.market)
     future = ctx.instrument(query.future, "future")
 
     def read(conn: psycopg.Connection) -> dict[str, Any]:
         now = AsOf.read(conn, "intraday", ctx.config.max_quote_age_s)
-        return {"intraday_latest": bars.newest(conn, future, now), **now.said}
+        try:
+            timelines = store.around(conn, now.ns, [market.calendar])
+        except store.NotCovered:
+            clock, why = None, f"{_NO_HOURS}; {_NO_CAPTURE}"
+        else:
+            clock, why = World.of(Markets([market]), timelines, now.ns).tell(market), _NO_CAPTURE
+        status = None if clock is None else clock["status"]
+        found = {"status": status, "clock": clock, "captured": None, "why": why}
+        return found | {"intraday_latest": bars.newest(conn, future, now), **now.said}
 
     found = await ctx.postgres.run(read)
-    return answer(
-        {"market": market, "future": future.symbol, "status": None, "captured": None, "why": _NO_CLOCK, **found}
-    )
+    return answer({"market": market.name, "future": future.symbol, **found})

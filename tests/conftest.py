@@ -36,7 +36,7 @@ def free_port_base() -> int:
     """A THOR_PORT_BASE whose hundred ports are free, below the range that the kernel hands out."""
     first = 23_000 + os.getpid() * 100 % 9_000
     for base in (23_000 + (first - 23_000 + step) % 9_000 for step in range(0, 9_000, 100)):
-        if all(_is_free(base + offset) for offset in (1, 11, 12, 13, 14, 32, 79)):
+        if all(_is_free(base + offset) for offset in (1, 11, 12, 13, 14, 15, 16, 32, 79)):
             return base
     raise RuntimeError("expected a hundred free ports between 23000 and 32000, found none")
 

@@ -14,16 +14,17 @@ from rich.markup import escape
 from rich.table import Table
 from typer.exceptions import TyperException
 
-from thor import commands
+from thor import clock, commands
 from thor.commands import Refused, console
 from thor.domain.instruments import canonical
 from thor.domain.quotes import BadEntry
 from thor.feeds.replay import BadRecording, preflight
 from thor.runtime import instruments, migrate, process, source, stack, status
+from thor.runtime.almanac import NoAlmanac
 from thor.runtime.config import BadConfig
 from thor.runtime.embedded import postgres_bin
 from thor.runtime.quotelog import QuoteLog
-from thor.runtime.settings import PROCESSES, ROOT, BadSetting, Settings
+from thor.runtime.settings import ROOT, BadSetting, Settings
 from thor.runtime.source import OtherTimeline, Source
 from thor.runtime.stack import Plan, Stack, StackFailed
 from thor.runtime.supervisor import Frozen
@@ -32,13 +33,14 @@ from thor.stores.redis import RedisDown
 
 _EXPECTED: Final = (
     *(BadConfig, BadSetting, BadRecording, OtherTimeline, StackFailed, Frozen, process.Taken),
-    *(schema.BadMigration, schema.PostgresError, BadEntry, OSError),
+    *(schema.BadMigration, schema.PostgresError, BadEntry, NoAlmanac, OSError),
 )
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="The engine room of a trader."
 )
 app.add_typer(commands.app)
+app.add_typer(clock.app)
 
 Files = Annotated[list[Path] | None, typer.Option(help="A recording (.csv, .csv.gz, .dbn, .dbn.zst); may be repeated.")]
 OwnInstruments = Annotated[
@@ -284,7 +286,9 @@ def _tell(what: str, how: str) -> None:
 def _addresses(settings: Settings) -> None:
     lines = {
         "API": f"{settings.api}/api/health",
-        "metrics": ", ".join(f"{name} http://127.0.0.1:{settings.health_port(name)}/metrics" for name in PROCESSES),
+        "metrics": ", ".join(
+            f"{name} http://127.0.0.1:{settings.health_port(name)}/metrics" for name in settings.processes
+        ),
         "Postgres": f"{settings.db_host}:{settings.db_port}, database {settings.db_name} (python3 -m thor psql)",
         "Redis": f"127.0.0.1:{settings.redis_port}" if settings.embedded_redis else "as REDIS_URL says",
         "state": str(settings.dir),

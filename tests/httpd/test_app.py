@@ -22,6 +22,8 @@ ENDPOINTS = {
     "/api/bars": {"symbol": "ES"},
     "/api/vwap/today": {},
     "/api/vwap/rolling": {},
+    "/api/markets": {},
+    "/api/markets/composite": {},
     "/api/session": {"market": "USA", "future": "ES"},
 }
 
@@ -70,7 +72,8 @@ def test_without_servers_the_page_answers_and_the_rest_says_what_it_needs(alone:
     assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert alone.get("/favicon.ico").status == 204
     needs = {path: alone.get(path, **parameters).json.get("needs") for path, parameters in ENDPOINTS.items()}
-    assert needs == dict.fromkeys(ENDPOINTS, "postgres") | {"/api/health": None, "/api/quotes": "redis"}
+    redis = dict.fromkeys(("/api/quotes", "/api/markets", "/api/markets/composite"), "redis")
+    assert needs == dict.fromkeys(ENDPOINTS, "postgres") | {"/api/health": None} | redis
 
 
 def test_the_page_asks_nobody_else(alone: Api) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +9,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.conftest import Server
 from tests.httpd.conftest import Api, add_bar, ns, set_watermark
 
 
@@ -209,6 +206,62 @@ def test_days_go_by_trade_date_and_begin_on_the_eve(api: Api, database: psycopg.
     assert [bar["close"] for bar in one.json["bars"]] == ["4"]
 
 
+def add_gap(conn: psycopg.Connection, start: int, end: int) -> None:
+    conn.execute(
+        "INSERT INTO gaps SELECT id, %s, %s, 'feed silent', 0, '2013-10-08' FROM instruments WHERE symbol = 'ES'",
+        [start, end],
+    )
+
+
+def test_a_bar_that_a_gap_meets_says_so_and_a_revised_one_too(api: Api, database: psycopg.Connection) -> None:
+    for minute in range(6):
+        add_bar(database, "ES", f"2013-10-08 12:0{minute}", "1650", revision=int(minute in (2, 5)))
+    noon = ns("2013-10-08 12:00")
+    add_gap(database, noon + 110 * 10**9, noon + 180 * 10**9)  # 12:01:50 to 12:03:00, which it does not touch
+    add_gap(database, noon + 299_999_999_999, noon + 300_000_000_001)  # a nanosecond each of 12:04 and 12:05
+    set_watermark(database, "2013-10-08 12:06")
+    document = api.get("/api/bars", symbol="ES").json
+    assert [bar["quality"] for bar in document["bars"]] == ["live", "gap", "gap", "live", "gap", "gap"]
+    (big,) = api.get("/api/bars", symbol="ES", interval="15m").json["bars"]
+    assert (big["quality"], big["revision"]) == ("gap", 2)
+    (early,) = api.get("/api/bars", symbol="ES", to="2013-10-08T12:01:00Z").json["bars"]
+    assert early["quality"] == "live"
+
+
+def test_a_day_with_a_gap_says_so(api: Api, database: psycopg.Connection) -> None:
+    for trade_date in ("2013-10-07", "2013-10-08"):
+        add_day(database, trade_date, "5")
+    add_gap(database, ns("2013-10-08 12:00"), ns("2013-10-08 12:05"))
+    set_watermark(database, "2013-10-08 23:00")
+    bars = api.get("/api/bars", symbol="ES", interval="1d").json["bars"]
+    assert [bar["quality"] for bar in bars] == ["live", "gap"]
+
+
+def test_only_the_running_bar_of_a_log_that_stopped_is_stale(api: Api, database: psycopg.Connection) -> None:
+    for minute in ("12:00", "12:01"):
+        add_bar(database, "ES", f"2013-10-08 {minute}", "1650")
+    set_watermark(database, "2013-10-08 12:01:30")
+    database.execute("UPDATE positions SET updated_at = now() - interval '10 minutes'")
+    document = api.get("/api/bars", symbol="ES").json
+    assert (document["quality"], [bar["quality"] for bar in document["bars"]]) == ("stale", ["live", "stale"])
+
+
+def test_each_answer_sees_what_was_committed_before_it(api: Api, database: psycopg.Connection) -> None:
+    for minute in range(5):
+        add_bar(database, "ES", f"2013-10-08 12:0{minute}", "1650")
+        assert len(api.get("/api/bars", symbol="ES").json["bars"]) == minute + 1
+
+
+def test_a_page_of_large_bars_looks_at_no_more_minutes_than_it_can_hold(api: Api, database: psycopg.Connection) -> None:
+    for hour in range(3):
+        for minute in range(60):
+            add_bar(database, "ES", f"2013-10-08 1{hour}:{minute:02}", "1650", "1")
+    found = pages(api, symbol="ES", interval="1h", limit=1)
+    assert [(bar["ts"][11:13], bar["volume"]) for page in found for bar in page] == [
+        ("10", "60"), ("11", "60"), ("12", "60"),
+    ]  # fmt: skip
+
+
 def test_a_contract_and_an_alias_are_symbols_too(api: Api, database: psycopg.Connection) -> None:
     add_bar(database, "GCZ3", "2013-10-08 12:00", "1320.1")
     assert api.get("/api/bars", symbol="gcz3").json["bars"][0]["close"] == "1320.1"
@@ -261,43 +314,6 @@ def test_what_does_not_fit_is_refused_by_name(
 def test_the_plus_of_a_zone_that_became_a_space_is_explained(alone: Api) -> None:
     answer = alone.get("/api/bars?symbol=ES&from=2013-10-08T12:00:00+02:00")
     assert "%2B" in answer.json["detail"]
-
-
-def test_without_postgres_bars_are_unavailable_until_it_is_back(
-    api: Api, database: psycopg.Connection, postgres: Server
-) -> None:
-    add_bar(database, "ES", "2013-10-08 12:00", "1650")
-    assert len(api.get("/api/bars", symbol="ES").json["bars"]) == 1
-    postgres.stop()
-    try:
-        answer = api.get("/api/bars", symbol="ES")
-        assert (answer.status, answer.json["type"], answer.json["needs"]) == (503, "/problems/unavailable", "postgres")
-        assert api.get("/api/quotes").status == 200
-    finally:
-        postgres.start()
-    assert len(api.get("/api/bars", symbol="ES").json["bars"]) == 1
-
-
-def test_a_query_that_waits_too_long_is_ended(api: Api, database: psycopg.Connection) -> None:
-    with database.transaction():
-        database.execute("LOCK TABLE bars IN ACCESS EXCLUSIVE MODE")
-        answer = api.get("/api/bars", symbol="ES")
-    assert (answer.status, answer.json["needs"]) == (503, "postgres")
-    assert api.get("/api/bars", symbol="ES").status == 200
-
-
-def test_a_frozen_backend_costs_one_answer_and_one_connection(api: Api, database: psycopg.Connection) -> None:
-    assert api.get("/api/bars", symbol="ES").status == 200
-    (pid,) = database.execute(
-        "SELECT pid FROM pg_stat_activity WHERE application_name = 'thor httpd' AND datname = current_database()"
-    ).fetchone() or (0,)
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        frozen = api.get("/api/bars", symbol="ES")
-        assert (frozen.status, frozen.json["detail"]) == (503, "postgres: no answer within 2 s")
-        assert all(api.get("/api/bars", symbol="ES").status == 200 for _ in range(3))
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def test_a_day_of_bars_comes_in_milliseconds(api: Api, database: psycopg.Connection) -> None:

@@ -5,21 +5,23 @@ from pathlib import Path
 import pytest
 
 from thor.runtime.embedded import make_password
-from thor.runtime.settings import BadSetting, Settings, dotenv
+from thor.runtime.settings import PROCESSES, BadSetting, Settings, dotenv
 
 
 def test_without_a_word_both_servers_are_embedded_below_the_port_base(thor_dir: Path) -> None:
     settings = Settings.from_env({"THOR_DIR": str(thor_dir), "THOR_PORT_BASE": "21000"})
-    assert settings.programs == ("postgres", "redis", "ingester", "intraday", "vwap", "httpd")
+    assert settings.programs == ("postgres", "redis", *PROCESSES)
     assert (settings.api_port, settings.db_port, settings.redis_port) == (21001, 21032, 21079)
-    assert [settings.health_port(name) for name in settings.programs[2:]] == [21011, 21012, 21013, 21014]
+    assert [settings.health_port(name) for name in settings.programs[2:]] == [
+        21000 + offset for offset in PROCESSES.values()
+    ]
     assert settings.provider == "simulator"
 
 
 def test_servers_of_ones_own_take_the_place_of_the_embedded(thor_dir: Path) -> None:
     env = {"THOR_DIR": str(thor_dir), "DB_HOST": "db", "DB_PASSWORD": "it's \\ here", "REDIS_HOST": "cache"}
     settings = Settings.from_env(env)
-    assert settings.programs == ("ingester", "intraday", "vwap", "httpd")
+    assert settings.programs == tuple(PROCESSES)
     assert settings.redis_url == "redis://cache:6379/0"
     assert settings.dsn == (
         r"host='db' port='5432' dbname='thor' user='thor' password='it\'s \\ here' connect_timeout='5'"

@@ -84,7 +84,7 @@ def test_up_is_ready_a_second_says_so_and_down_leaves_nothing(thor: Thor) -> Non
     assert thor.ok("psql", "-Atc", "SELECT count(*) FROM instruments") == "11\n"
     control = [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(thor.dir / "supervisord.conf"), "status"]
     shown = subprocess.run(control, capture_output=True, text=True, timeout=30, check=False)
-    assert shown.stdout.count("RUNNING") == 6, shown
+    assert shown.stdout.count("RUNNING") == 2 + len(PROCESSES), shown
     thor.ok("down")
     assert thor.processes_left() == []
     assert thor.status()["running"] is False

@@ -216,6 +216,7 @@ def check_all() -> None:
         model = getattr(module, "Config", None)
         if model is not None:
             load_config(name, model)
+    importlib.import_module("thor.runtime.markets").load()  # the overlay of the calendars is a file of its own
 
 
 if __name__ == "__main__":

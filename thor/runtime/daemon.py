@@ -69,6 +69,8 @@ class Context:
         self.name, self.settings, self.config = name, settings, config
         self.heartbeat = heartbeat
         self.stopping = threading.Event()
+        #: HUP: the watchdog asks for the sources to be connected anew.
+        self.reconnect = threading.Event()
         self._last = Step("starting", 60)
         self._armed = self._armed_for = 0.0
 
@@ -101,7 +103,7 @@ def start(name: str, model: type[BaseModel] | None) -> Context:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     try:
         settings = Settings.from_env()
-        process.die_with_supervisor(settings.run)
+        process.die_with_supervisor(settings.run, signal.SIGKILL)  # at once, frozen or not; startup is recovery
         process.hold(settings.run / f"{name}.lock", wait_s=0.5)  # a reader of the lock holds it for a moment
         config = None if model is None else load_config(name, model)
         heartbeat = Heartbeat(settings.run / "heartbeat" / name)
@@ -120,12 +122,13 @@ def start(name: str, model: type[BaseModel] | None) -> Context:
     context = Context(name, settings, config, heartbeat)
     context.beat("starting", 60)
 
-    def stop(number: int, _frame: object) -> None:
+    def heard(number: int, _frame: object) -> None:
+        event = context.reconnect if number == signal.SIGHUP else context.stopping
         # From a thread: set() would wait for a lock that the interrupted code may hold.
-        threading.Thread(target=context.stopping.set, daemon=True).start()
+        threading.Thread(target=event.set, daemon=True).start()
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, heard)
     log.info("%s starts", name)
     return context
 

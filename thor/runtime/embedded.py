@@ -117,7 +117,7 @@ def postgres(settings: Settings) -> list[str]:
     home = settings.dir / f"pg{major}"
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     drop_root(home, *home.glob("data"))
-    die_with_supervisor(settings.run, signal.SIGINT)
+    die_with_supervisor(settings.run, signal.SIGQUIT)  # at once: a checkpoint may take longer than its successor waits
     data = home / "data"
     if not (data / "PG_VERSION").exists():
         _initdb(bin_dir, home, settings, int(major))

@@ -20,6 +20,7 @@ from thor.domain.quotes import FIELDS, PRICES, Head, Quotes, empty, encode
 from thor.domain.stamps import rfc3339
 from thor.domain.validation import REMEMBERED
 from thor.feeds import Arrival, Feed, Refused
+from thor.runtime.metrics import Figures
 from thor.stores import log as thelog
 from thor.stores.redis import RedisDown
 from thor.stores.spool import Spool, SpoolFull
@@ -27,7 +28,7 @@ from thor.stores.spool import Spool, SpoolFull
 logger = logging.getLogger(__name__)
 
 _PROBE_S = 0.5
-_LOOK_S = 0.05  # how often the feeds beside the last one are looked at
+_LOOK_S = 0.1  # how often the feeds beside the last one are looked at
 _MEBI = 1 << 20
 
 
@@ -57,6 +58,7 @@ class Ingestion:
         self._instruments, self._symbols = instruments, instruments.symbols
         self._feeds, self._limits = feeds, limits
         self._recorded = any(feed.recorded for feed in feeds)
+        self._cursors: dict[str, str | None] = {}
         self.n = 0
         self._seq = 0
         self.counts: Counter[str] = Counter()
@@ -96,20 +98,31 @@ class Ingestion:
             intake.watching = NA  # away for so long that the next quotes begin another watch
         for feed in self._feeds:
             cursor = told.get(f"cursor:{feed.name}")
-            feed.open(None if cursor is None else cursor.decode())
+            self._cursors[feed.name] = None if cursor is None else cursor.decode()
+            feed.open(self._cursors[feed.name])
         self._marks.append((self.n + 1, 0))
 
-    def step(self, timeout_s: float) -> bool:
-        """One round of at most ``timeout_s`` of waiting; True where quotes came."""
+    def reconnect(self) -> None:
+        """Connect the live feeds anew, behind what they brought: the watchdog found them mute."""
+        logger.warning("the feeds are connected anew")
+        for feed in self._feeds:
+            if not feed.recorded:
+                feed.close()
+                feed.open(self._cursors[feed.name])
+
+    def step(self, timeout_s: float) -> int:
+        """One round of at most ``timeout_s`` of waiting; how many quotes were accepted."""
         if not self._safe():
             time.sleep(min(timeout_s, 0.05))
-            return False
-        came = False
+            return 0
+        came = 0
         for feed in self._due():
+            if self._held is not None:
+                break
             # The last feed's wait is the loop's: the others are only looked at.
             arrival = feed.poll(timeout_s if feed is self._feeds[-1] else 0)
-            if arrival is not None and self._held is None:
-                came = self._take(feed, arrival) or came
+            if arrival is not None:
+                came += self._take(feed, arrival)
         if self._held is None and time.monotonic() - self._last_entry_s >= 1:
             self._store_watermark()
         return came
@@ -137,7 +150,7 @@ class Ingestion:
         self._forget_committed()
         return self._ahead_bytes <= self._limits.ahead_bytes
 
-    def _take(self, feed: Feed, arrival: Arrival) -> bool:
+    def _take(self, feed: Feed, arrival: Arrival) -> int:
         now = self._now()
         if feed.recorded:
             now = NA if arrival.clock is None else arrival.clock
@@ -150,6 +163,7 @@ class Ingestion:
         self.counts.update(done.counts)
         self.counts.update({"accepted": len(done.quotes), "rejected": len(refused)})
         self.counts.update(Counter(f"rejected:{one.reason}" for one in refused))
+        self._cursors[feed.name] = arrival.cursor
         writer: dict[str, str | int | bytes] = {f"cursor:{feed.name}": arrival.cursor}
         if arrival.ended:
             writer["ended"] = self.n + 1
@@ -168,7 +182,7 @@ class Ingestion:
         )
         if not self._spool and self._held is None:
             feed.committed(arrival.cursor)
-        return bool(len(done.quotes))
+        return len(done.quotes)
 
     def _told(self, quotes: Quotes, row: int) -> dict[str, str]:
         """A refused quote of a feed whose quotes are numbers, as text."""
@@ -331,6 +345,17 @@ class Ingestion:
 
     def _now(self) -> int:
         return time.time_ns() - self._limits.watermark_delay_ns
+
+    def figures(self) -> Figures:
+        """For /metrics, from its thread: what is held anyway."""
+        watermark = None if self.watermark == NA else self.watermark
+        quotes = {symbol: ts for i, symbol in enumerate(self._symbols) if (ts := self._newest(i)) != NA}
+        return Figures(
+            self.counts.copy(), self.n, self._written, self._ahead_bytes, self._spool.size, watermark, quotes
+        )
+
+    def _newest(self, number: int) -> int:
+        return next(ts for _, ts in self._intake.latest(number))
 
     def close(self) -> None:
         """Let go of feeds and files; everything accepted is stored or spooled already."""

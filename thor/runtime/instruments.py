@@ -24,7 +24,7 @@ def _exact(value: Decimal) -> Decimal:
     return value
 
 
-def _zone(value: str) -> str:
+def known_zone(value: str) -> str:
     try:
         ZoneInfo(value)
     except (OSError, ValueError, LookupError) as error:
@@ -41,7 +41,7 @@ class _Strict(BaseModel):
 
 
 class _Hours(_Strict):
-    zone: Annotated[str, AfterValidator(_zone)]
+    zone: Annotated[str, AfterValidator(known_zone)]
     roll: Clock
     opens: Clock
     closes: Clock

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from thor.domain.instruments import Instrument
+from thor.runtime import markets as clockwork
 from thor.runtime.settings import ROOT, Settings
-from thor.stores import instruments, schema
+from thor.stores import instruments, markets, schema
 
 SQL: Final = ROOT / "sql"
 
@@ -28,6 +29,7 @@ def migrate(
 
 
 def seed(settings: Settings, wanted: list[Instrument]) -> int:
-    """Bring the instruments into the database, new ones and changed ones; how many those are."""
+    """Bring the instruments and the control markets into the database; how many instruments are new or changed."""
     with schema.connect(settings.dsn) as conn:
+        markets.seed(conn, clockwork.load().markets)
         return instruments.seed(conn, wanted)

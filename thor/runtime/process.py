@@ -75,6 +75,14 @@ def die_with_supervisor(run: Path, with_signal: int = signal.SIGTERM) -> None:
         sys.exit(1)
 
 
+def die_with(parent: int) -> None:
+    """Be killed when the process that started this one dies (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before we asked
+            sys.exit(1)
+
+
 def drop_root(*owned: Path) -> None:
     """Cease to be root, for a server that refuses to run as root; ``owned`` stays this process's own.
 

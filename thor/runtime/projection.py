@@ -7,6 +7,7 @@ position in Postgres (design.md, invariant 4). Quotes are committed in groups: s
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from thor.domain.quotes import BadEntry, Entry, Head, Quotes, Unknown, concat, d
 from thor.runtime import instruments as configured
 from thor.runtime.daemon import Context, Step
 from thor.runtime.heartbeat import State
+from thor.runtime.metrics import Counter, Gauge, Histogram
 from thor.stores import db, positions
 from thor.stores import instruments as registered
 from thor.stores import log as quotes_log
@@ -49,6 +51,16 @@ _POSTGRES_DOWN: Final = (psycopg.OperationalError, psycopg.InterfaceError, psyco
 _COLLIDED: Final = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
 
 Rows = TypeVar("Rows")
+
+_SECONDS: Final = Histogram(
+    "thor_commit_seconds",
+    "Time of one commit of rows and position",
+    ["process"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
+)
+_COMMITTED: Final = Counter("thor_quotes_committed_total", "Quotes folded into tables since the start", ["process"])
+_MISSED: Final = Counter("thor_missed_entries_total", "Entries gone before they were read, ever", ["process"])
+_AGE: Final = Gauge("thor_watermark_age_seconds", "Wall clock less committed watermark", ["process"])
 
 
 class Committing(BaseModel):
@@ -112,6 +124,18 @@ class Projector:
         self._other_log: int | None = None
         self._went_back = False
         self._forget()
+        self._seconds, self._committed_quotes = _SECONDS.labels(self.name), _COMMITTED.labels(self.name)
+        self._missed, self._missed_told = _MISSED.labels(self.name), 0
+        _AGE.labels(self.name).set_function(self._age_s)
+
+    def _tell_missed(self) -> None:
+        if self._position.missed > self._missed_told:
+            self._missed.inc(self._position.missed - self._missed_told)
+            self._missed_told = self._position.missed
+
+    def _age_s(self) -> float:
+        watermark = self._position.watermark
+        return math.nan if watermark is None else time.time() - watermark / 1e9
 
     def open(self) -> None:
         """Wait for Postgres and Redis, then begin after the position in the table."""
@@ -169,6 +193,7 @@ class Projector:
             raise
         self._conn = conn
         self._position = self._front = position
+        self._tell_missed()
         self._reader = quotes_log.Reader(self._redis, position.n)
         self._forget()
         log.info("%s goes on after entry %d of log %d", self.name, position.n, position.generation)
@@ -283,6 +308,7 @@ class Projector:
             return
         move = Move(self.name, self._position, self._front)
         rows = self._projection.fold(concat([entry.quotes for entry in self._group]), [e.head for e in self._group])
+        began = time.perf_counter()
         for redo in range(_REDO, -1, -1):
             try:
                 if not self._projection.write(self._open_conn(), move, rows):
@@ -292,7 +318,10 @@ class Projector:
                 if not redo:
                     raise
                 log.warning("%s: the commit collided with another and is redone", self.name)
+        self._seconds.observe(time.perf_counter() - began)
+        self._committed_quotes.inc(self._quotes)
         self._position = self._front
+        self._tell_missed()
         self._limit = min(self._limit * 2, GROUP_QUOTES)
         self._looks = self._eager if self._quotes >= self._committing.quotes else self._calm
         full = self._full

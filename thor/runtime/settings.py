@@ -7,16 +7,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 #: The checkout: the code runs from here and finds config/ and sql/ beside it.
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 #: Our own processes in the order of the data flow, with their health ports above THOR_PORT_BASE.
-PROCESSES: Final = {"ingester": 11, "intraday": 12, "vwap": 13, "httpd": 14}
+PROCESSES: Final = {"ingester": 11, "intraday": 12, "vwap": 13, "httpd": 14, "watchdog": 15, "markets": 16}
 #: Those that fold the log into tables.
 PROJECTIONS: Final = ("intraday", "vwap")
+#: What THOR_STACK_AUTO_START makes of this container: unset everything, 0 the API alone, 1 everything else.
+Role = Literal["all", "web", "worker"]
+_ROLES: Final[dict[str, Role]] = {"": "all", "0": "web", "1": "worker"}
+_WEB: Final = ("httpd",)
 PROVIDERS: Final = ("simulator", "replay", "inbox", "excel", "schwab")
 
 _API, _POSTGRES, _REDIS = 1, 32, 79
@@ -41,6 +45,7 @@ class Settings:
     redis_url: str = field(repr=False)
     embedded_postgres: bool
     embedded_redis: bool
+    role: Role = "all"
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -53,6 +58,9 @@ class Settings:
         provider = env.get("DATA_PROVIDER", "simulator")
         if provider not in PROVIDERS:
             raise BadSetting(f"DATA_PROVIDER: expected one of {', '.join(PROVIDERS)}, found {provider!r}")
+        role = env.get("THOR_STACK_AUTO_START", "")
+        if role not in _ROLES:
+            raise BadSetting(f"THOR_STACK_AUTO_START: expected 0 (the API alone), 1 (all but the API), found {role!r}")
         own_postgres, own_redis = "DB_HOST" not in env, not {"REDIS_URL", "REDIS_HOST"} & env.keys()
         return cls(
             dir=directory,
@@ -66,6 +74,7 @@ class Settings:
             redis_url=f"redis://127.0.0.1:{base + _REDIS}/0" if own_redis else _redis_url(env),
             embedded_postgres=own_postgres,
             embedded_redis=own_redis,
+            role=_ROLES[role],
         )
 
     @property
@@ -115,10 +124,15 @@ class Settings:
         return self.dir / "secrets.json"
 
     @property
+    def processes(self) -> tuple[str, ...]:
+        """Those of PROCESSES that run here, by the role."""
+        return tuple(name for name in PROCESSES if self.role == "all" or (name in _WEB) == (self.role == "web"))
+
+    @property
     def programs(self) -> tuple[str, ...]:
         """What supervisord runs, in the order of the data flow."""
         servers = (("postgres", self.embedded_postgres), ("redis", self.embedded_redis))
-        return (*(name for name, embedded in servers if embedded), *PROCESSES)
+        return (*(name for name, embedded in servers if embedded), *self.processes)
 
 
 def dotenv(path: Path | None = None) -> dict[str, str]:

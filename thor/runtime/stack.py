@@ -17,7 +17,7 @@ from thor.domain.instruments import Instrument
 from thor.runtime import instruments, migrate, process, source, status
 from thor.runtime.config import BadConfig
 from thor.runtime.embedded import make_password, postgres_bin, redis_server
-from thor.runtime.settings import PROCESSES, PROJECTIONS, ROOT, BadSetting, Settings
+from thor.runtime.settings import PROJECTIONS, ROOT, BadSetting, Settings
 from thor.runtime.source import Source
 from thor.runtime.supervisor import Frozen, Supervisor
 
@@ -114,8 +114,9 @@ class Stack:
         self.playing_since = time.monotonic()
         self.supervisor.start_all()
         self._await_ready(watch)
-        self.tell("processes", f"{', '.join(PROCESSES)} are ready, {took()}")
-        self._await_quotes(plan.source, watch)
+        self.tell("processes", f"{', '.join(self.settings.processes)}: ready, {took()}")
+        if "ingester" in self.settings.processes:
+            self._await_quotes(plan.source, watch)
 
     def _await_redis(self, watch: _Watch) -> None:
         until = time.monotonic() + _SERVERS_S
@@ -127,7 +128,7 @@ class Stack:
 
     def _await_ready(self, watch: _Watch) -> None:
         until = time.monotonic() + _READY_S
-        waiting = list(PROCESSES)
+        waiting = list(self.settings.processes)
         while waiting := [name for name in waiting if not status.is_ready(self.settings, name)]:
             watch.look()
             if time.monotonic() > until:
@@ -196,7 +197,9 @@ class Stack:
 
     def _check_ports(self) -> None:
         settings = self.settings
-        wanted = {"api": settings.api_port} | {f"health of {name}": settings.health_port(name) for name in PROCESSES}
+        wanted = {f"health of {name}": settings.health_port(name) for name in settings.processes}
+        if "httpd" in settings.processes:
+            wanted["api"] = settings.api_port
         if settings.embedded_postgres:
             wanted["postgres"] = settings.db_port
         if settings.embedded_redis:
@@ -222,13 +225,19 @@ class _Watch:
     ends: dict[str, int]  # of the logs, before this start
     failures: dict[str, int] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
+    pids: dict[str, int] = field(default_factory=dict)
 
     def look(self) -> None:
         """Raises StackFailed with the program's own words."""
         for name, program in self.supervisor.programs().items():
-            if program.state in ("BACKOFF", "FATAL") and self.states.get(name) != program.state:
+            failed = program.state in ("BACKOFF", "FATAL") and self.states.get(name) != program.state
+            # On a slow host a life may outlast startsecs before it fails: then there is no BACKOFF between two.
+            before = self.pids.get(name) or program.pid
+            again = program.pid not in (0, before) and self.states.get(name) != "BACKOFF"
+            if failed or again:
                 self.failures[name] = self.failures.get(name, 0) + 1
             self.states[name] = program.state
+            self.pids[name] = program.pid or self.pids.get(name, 0)
             if self.failures.get(name, 0) >= _PATIENCE or program.state == "FATAL":
                 said = status.last_error(self.settings.log / f"{name}.log", self.ends.get(name, 0))
                 raise StackFailed(f"{name} does not start: {said}")
@@ -239,6 +248,8 @@ def check(settings: Settings) -> None:
 
     Raises BadConfig, BadSetting.
     """
+    if settings.role == "web" and (settings.embedded_postgres or settings.embedded_redis):
+        raise BadSetting("THOR_STACK_AUTO_START=0: expected DB_HOST and REDIS_URL, the servers that the worker uses")
     if settings.embedded_postgres:
         postgres_bin()
     if settings.embedded_redis:

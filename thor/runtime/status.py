@@ -17,8 +17,8 @@ from thor.stores.redis import RedisDown, connect
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One process. ``state`` is its heartbeat's, or ``stalled`` past the deadline, or ``stopped``; ``lag`` counts
-    entries of the log not yet committed."""
+    """One process. ``state`` is its heartbeat's, or ``stalled`` past the deadline, or ``stopped``, ``failing``,
+    ``quarantined``; ``lag`` counts entries of the log not yet committed."""
 
     name: str
     pid: int | None
@@ -80,6 +80,8 @@ def _row(settings: Settings, name: str, program: Program | None, known: Log | No
     pid = holder(settings.run / f"{name}.lock")
     if pid is None:
         state = "failing" if program and program.state in ("BACKOFF", "FATAL") else "stopped"
+        if name in quarantined(settings):
+            return Row(name, None, "quarantined", None, None, last_error(settings.log / f"{name}.log"))
         return Row(
             name, None, state, None, None, last_error(settings.log / f"{name}.log") if state == "failing" else ""
         )
@@ -94,6 +96,15 @@ def _row(settings: Settings, name: str, program: Program | None, known: Log | No
         lag = max(0, known.n - (known.committed(name) if beat.committed is None else beat.committed))
     state = "stalled" if beat.overdue_s() > 0 else beat.state
     return Row(name, pid, state, round(max(0.0, beat.age_s()), 3), lag, beat.why)
+
+
+def quarantined(settings: Settings) -> list[str]:
+    """Whom the watchdog has stopped because restarts did not help; it tries each again now and then."""
+    try:
+        held = json.loads((settings.run / "watchdog.json").read_text())["processes"]
+        return sorted(name for name, kept in held.items() if kept["quarantined"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def is_ready(settings: Settings, process: str) -> bool:

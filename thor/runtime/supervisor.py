@@ -25,11 +25,15 @@ _PROC: Final = Path("/proc/self/cwd")
 _SOCKET: Final = 107  # bytes of a Unix socket's path, of which supervisord wants some for a temporary name
 
 #: Locks in run/ that only programs of the stack hold, in the order in which they are ended.
-LOCKS: Final = ("ingester", "intraday", "vwap", "httpd", "redis", "postgres")
+LOCKS: Final = ("watchdog", "markets", "ingester", "intraday", "vwap", "httpd", "redis", "postgres")
 
 
 class Frozen(ConnectionError):
     """supervisord does not answer."""
+
+
+class Refused(Frozen):
+    """supervisord answers, and refuses: it is shutting down, or knows no such program, or that is done already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +45,28 @@ class Program:
     pid: int
     exit_status: int
     said: str
+    started: int = 0  # when its newest life began, Unix seconds
+    group: str = ""
 
 
 class _Transport(xmlrpc.client.Transport):
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, ask_s: float) -> None:
         super().__init__()
-        self._path = path
+        self._path, self._ask_s = path, ask_s
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ANN401
-        path = self._path
+        path, ask_s = self._path, self._ask_s
 
         class Connection(http.client.HTTPConnection):
             def connect(self) -> None:
                 self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                self.sock.settimeout(_ASK_S)
+                self.sock.settimeout(ask_s)
                 with _short(path) as name:
                     self.sock.connect(name)
 
-        return Connection("supervisord")
+        made = Connection("supervisord")
+        self._connection = host, made  # where close() looks
+        return made
 
 
 @contextmanager
@@ -77,8 +85,8 @@ def _short(path: Path) -> Iterator[str]:
 class Supervisor:
     """The supervisord of one THOR_DIR."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, ask_s: float = _ASK_S) -> None:
+        self._settings, self._ask_s = settings, ask_s
         self._socket = settings.run / "supervisor.sock"
 
     def start(self) -> None:
@@ -133,13 +141,29 @@ class Supervisor:
         """Every program by name. Raises Frozen."""
         rows: Any = self._ask("supervisor.getAllProcessInfo")
         return {
-            row["name"]: Program(row["name"], row["statename"], row["pid"], row["exitstatus"], row["spawnerr"])
+            row["name"]: Program(
+                *(row["name"], row["statename"], row["pid"], row["exitstatus"], row["spawnerr"]),
+                *(row["start"], row["group"]),
+            )
             for row in rows
         }
 
     def start_all(self) -> None:
-        """Start our own processes. Raises Frozen."""
-        self._ask("supervisor.startProcessGroup", "thor", False)
+        """Start our own processes, those of this role. Raises Frozen."""
+        for name in self._settings.processes:
+            self._ask("supervisor.startProcess", f"thor:{name}", False)
+
+    def start_one(self, program: Program) -> None:
+        """Start a program. Raises Frozen, Refused."""
+        self._ask("supervisor.startProcess", f"{program.group}:{program.name}", False)
+
+    def stop_one(self, program: Program) -> None:
+        """Have a program ended and not started again; does not wait. Raises Frozen, Refused."""
+        self._ask("supervisor.stopProcess", f"{program.group}:{program.name}", False)
+
+    def signal_one(self, program: Program, name: str) -> None:
+        """Signal a program by the signal's name. Raises Frozen, Refused."""
+        self._ask("supervisor.signalProcess", f"{program.group}:{program.name}", name)
 
     def pid(self) -> int | None:
         """Its pid, from its pid file, where that process lives and is a supervisord."""
@@ -191,8 +215,10 @@ class Supervisor:
 
     def _ask(self, method: str, *args: str | bool) -> object:
         try:
-            with xmlrpc.client.ServerProxy("http://supervisord", _Transport(self._socket)) as proxy:
+            with xmlrpc.client.ServerProxy("http://supervisord", _Transport(self._socket, self._ask_s)) as proxy:
                 return getattr(proxy, method)(*args)
+        except xmlrpc.client.Fault as fault:
+            raise Refused(f"supervisord refuses {method}: {fault.faultString}") from fault
         except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
             raise Frozen(f"supervisord does not answer at {self._socket}: {error}") from error
 

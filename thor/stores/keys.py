@@ -12,3 +12,5 @@ WRITER: Final = "ingester:writer"  # hash: the ingester's own state (n, seq, wat
 SYMBOLS: Final = "ingester:symbols"  # hash: symbol → packed volume baseline and last snapshot
 POSITIONS: Final = "log:positions"  # hash: projection → committed entry number, told after each commit
 ROLLING: Final = "vwap:rolling:"  # + minutes, string (JSON), expires after 120 s
+MARKETS: Final = "markets:status"  # string (JSON): every market as of the watermark, expires after 120 s
+STALE: Final = "quotes:stale"  # hash: source → since when its values stand still, told by the watchdog

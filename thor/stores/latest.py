@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import redis
@@ -38,3 +38,12 @@ def read(client: redis.Redis, symbols: Sequence[str]) -> Latest:
     if watermark is None or accepted_at is None or int(watermark) == NA:
         return Latest(quotes, None, None)
     return Latest(quotes, int(watermark), int(accepted_at))
+
+
+def mark_stale(client: redis.Redis, since: Mapping[str, str]) -> None:
+    """Say which sources send values that stand still, and since when; all others are not stale."""
+    pipe = client.pipeline(transaction=True)
+    pipe.delete(keys.STALE)
+    for source, at in since.items():
+        pipe.hset(keys.STALE, source, at)
+    pipe.execute()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Final
 
 import redis
 
 from thor.domain.prices import text_of
+from thor.domain.stamps import rfc3339
 from thor.domain.vwap import Rolling, price_of
 from thor.stores import keys
 
@@ -31,7 +31,7 @@ class Publisher:
             values = {
                 self._symbols[number]: self._say(window, number, sums) for number, sums in rolling.sums(window).items()
             }
-            document = {"as_of": _instant(watermark), "minutes": window, "values": values}
+            document = {"as_of": rfc3339(watermark), "minutes": window, "values": values}
             pipe.set(f"{keys.ROLLING}{window}", json.dumps(document, separators=(",", ":")), ex=EXPIRES_S)
         pipe.execute()
 
@@ -48,8 +48,3 @@ class Publisher:
 def _text(notional: int) -> str:
     sign, (whole, fraction) = "-" if notional < 0 else "", divmod(abs(notional), 10**18)
     return f"{sign}{whole}.{fraction:018d}".rstrip("0") if fraction else f"{sign}{whole}"
-
-
-def _instant(ns: int) -> str:
-    seconds, fraction = divmod(ns, 10**9)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"

@@ -1,0 +1,145 @@
+"""Mute and frozen sources, in market time. Nothing here waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, time
+
+import pytest
+
+from thor.domain.cadence import Finding, Quote, SourceRules, Sources
+from thor.domain.hours import Hours
+
+NS = 1_000_000_000
+GLOBEX = Hours("CME Globex", "America/Chicago", time(17), time(17), time(16))
+TOKYO = Hours("lunch", "Asia/Tokyo", time(0), time(9), time(11, 30), eve=False)
+
+
+def at(text: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * NS
+
+
+class Day:
+    """Sources looked at every ``step_s``; each symbol speaks every so many seconds, with values that move or not."""
+
+    def __init__(self, start: str, step_s: int = 1, **every_s: float) -> None:
+        self.step = step_s * NS
+        self.now = at(start)
+        self.every = every_s
+        self.moving = set(every_s)
+        self.quotes: dict[str, Quote] = {}
+        self.sources = Sources(SourceRules(), dict.fromkeys(every_s, GLOBEX))
+        self.found: list[tuple[int, Finding]] = []
+        self._due = dict.fromkeys(every_s, self.now)
+
+    def run(self, until: str | int, speaks: Callable[[str], bool] = lambda _: True) -> list[Finding]:
+        end, before = at(until) if isinstance(until, str) else self.now + until * NS, len(self.found)
+        while self.now < end:
+            self.now += self.step
+            for name, every_s in self.every.items():
+                if self.now >= self._due[name] and speaks(name):
+                    self._due[name] = self.now + int(every_s * NS)
+                    held = self.quotes.get(name)
+                    value = self.now if name in self.moving or held is None else held.values
+                    self.quotes[name] = Quote(str(self.now), "EXCEL", value)
+            self.found += [(self.now, one) for one in self.sources.look(self.now, self.quotes)]
+        return [one for _, one in self.found[before:]]
+
+
+def silent(_: str) -> bool:
+    return False
+
+
+def test_a_liquid_source_is_mute_after_fifteen_seconds_reconnected_twice_then_the_ingester_restarted() -> None:
+    day = Day("2024-01-09T15:00:00", ES=1, NQ=1)
+    assert day.run(600) == []
+    stopped = day.now
+    found = day.run(120, silent)
+    assert [(one.rule, one.stage) for one in found] == [
+        ("mute_source", "reconnect"),
+        ("mute_source", "reconnect"),
+        ("mute_source", "restart"),
+    ]
+    times = [(when - stopped) / NS for when, _ in day.found]
+    assert times[0] == pytest.approx(20, abs=2)  # 20 × the usual second
+    healed = day.run(5)
+    assert [(one.rule, one.evidence["was"]) for one in healed] == [("", "mute_source")]
+
+
+def test_a_thin_symbol_may_be_silent_for_twenty_usual_gaps_but_never_for_more_than_a_quarter_of_an_hour() -> None:
+    day = Day("2024-01-09T15:00:00", ZB=10)
+    day.run(1800)
+    assert day.run(190, silent) == []
+    assert [one.stage for one in day.run(20, silent)] == ["reconnect"]
+    rare = Day("2024-01-09T15:00:00", ZB=120)
+    rare.run(3000)
+    assert rare.run(770, silent) == []
+    assert [one.stage for one in rare.run(20, silent)] == ["reconnect"]
+
+
+def test_one_silent_symbol_among_speaking_ones_is_no_mute_source() -> None:
+    day = Day("2024-01-09T15:00:00", ES=1, NQ=1)
+    day.run(300)
+    assert day.run(1200, lambda name: name == "ES") == []
+
+
+@pytest.mark.parametrize(
+    ("start", "until"),
+    [
+        ("2024-01-05T21:50:00", "2024-01-07T23:02:50"),  # a weekend, from ten minutes before the close
+        ("2024-01-09T21:50:00", "2024-01-09T23:02:50"),  # the hour between two sessions
+        ("2024-03-08T21:50:00", "2024-03-10T22:02:50"),  # clocks go forward on Sunday
+        ("2024-11-01T20:50:00", "2024-11-03T23:02:50"),  # and back
+    ],
+)
+def test_silence_while_the_market_is_closed_is_no_news(start: str, until: str) -> None:
+    day = Day(start, 5, ES=5)
+    close = day.sources.session(day.now, "ES")
+    assert close
+    day.run((close[1] - day.now) // NS)
+    assert day.run(until, silent) == []
+    assert day.run(120) == []
+
+
+def test_silence_after_the_open_is_found_once_the_edge_is_past() -> None:
+    day = Day("2024-01-09T21:00:00", ES=1)
+    day.run("2024-01-09T21:57:00")
+    assert day.run("2024-01-09T23:02:00", silent) == []
+    assert [one.rule for one in day.run(1200, silent)][:1] == ["mute_source"]
+
+
+def test_a_lunch_break_is_silent() -> None:
+    sources = Sources(SourceRules(), {"NK": TOKYO})
+    for second in range(600):
+        now = at("2024-01-09T02:20:00") + second * NS
+        sources.look(now, {"NK": Quote(str(now), "X", now)})
+    now = at("2024-01-09T02:30:00")
+    assert all(not sources.look(now + second * NS, {"NK": Quote("x", "X", 0)}) for second in range(3600))
+
+
+def test_quotes_whose_values_stand_still_are_a_frozen_source_and_a_moving_one_is_not() -> None:
+    day = Day("2024-01-09T15:00:00", ES=1, NQ=1, YM=1, RTY=1, CL=1)
+    day.run(300)
+    day.moving -= {"ES", "NQ", "YM"}
+    assert day.run(300) == []  # three of five
+    day.moving.clear()
+    found = day.run(70)
+    assert [(one.rule, one.stage) for one in found][:1] == [("frozen_source", "reconnect")]
+
+
+def test_after_a_gap_of_the_watchdog_everybody_begins_anew() -> None:
+    day = Day("2024-01-09T15:00:00", ES=1)
+    day.run(300)
+    day.now += 300 * NS
+    assert day.sources.look(day.now, day.quotes) == []
+    assert day.run(10, silent) == []
+
+
+def test_what_was_learned_survives_and_stays_small() -> None:
+    day = Day("2024-01-09T00:00:00", 5, ES=30)
+    day.run("2024-01-09T20:00:00")
+    held = day.sources.learned()
+    assert len(held["ES"]["arrivals"]) <= 24
+    again = Sources(SourceRules(), {"ES": GLOBEX})
+    again.remember(held)
+    assert again.learned() == held
