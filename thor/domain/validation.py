@@ -53,24 +53,25 @@ class Validation:
         ``before`` is the watermark (ns) at which each is judged, ``newest`` the latest event time allowed (live).
         """
         found: dict[int, tuple[str, str]] = {}
-        positive = self._positive[q.instrument]
+        # Looked at closely only where something may be wrong: most batches are small, and each array costs.
         for name in _LEVELS:
             column = q.columns.get(name)
-            if column is not None:
-                for row in np.flatnonzero((column <= 0) & (column != NA) & positive):
+            if column is not None and (low := column <= 0).any():
+                for row in np.flatnonzero(low & (column != NA) & self._positive[q.instrument]):
                     value = text_of(int(column[row]))
                     found.setdefault(int(row), ("bad_price", f"{name}: expected a price above 0, found {value}"))
         for name in SIZES:
             column = q.columns.get(name)
-            if column is not None:
-                for row in np.flatnonzero((column < 0) & (column != NA)):
+            if column is not None and (low := column < 0).any():
+                for row in np.flatnonzero(low & (column != NA)):
                     found.setdefault(int(row), ("bad_size", f"{name}: expected 0 or more, found {column[row]}"))
-        known = before != NA
         limit = self._max_lateness_ns
-        for row in np.flatnonzero(known & (q.ts < np.where(known, before, 0) - limit)):
-            behind = f"ts is {(before[row] - q.ts[row]) / NANO:.3f} s behind the watermark"
-            found.setdefault(int(row), ("too_late", f"{behind}, allowed are {limit / NANO:g} s"))
-        if newest is not None:
+        if len(q) and int(q.ts.min()) < int(before.max()) - limit:
+            known = before != NA
+            for row in np.flatnonzero(known & (q.ts < np.where(known, before, 0) - limit)):
+                behind = f"ts is {(before[row] - q.ts[row]) / NANO:.3f} s behind the watermark"
+                found.setdefault(int(row), ("too_late", f"{behind}, allowed are {limit / NANO:g} s"))
+        if newest is not None and len(q) and int(q.ts.max()) > newest:
             for row in np.flatnonzero(q.ts > newest):
                 ahead = f"ts is {(q.ts[row] - newest) / NANO:.3f} s too far ahead"
                 found.setdefault(int(row), ("ts_ahead", f"{ahead}, allowed are 5 s ahead of the watermark"))

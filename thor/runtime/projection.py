@@ -105,10 +105,11 @@ class Projector:
         self._projection = projection
         self._committing = committing
         gap, delay = committing.gap_ms / 1000, committing.delay_ms / 1000
-        #: How long after the first waiting quote one looks whether many have come. Where the group before was small,
-        #: few looks: in a quiet market each costs as much as the commit it waits for.
-        self._eager = [wait for wait in (gap, 4 * gap) if 0 < wait < delay] + [delay]
-        self._calm = [delay / 4, delay]
+        #: How long after the first waiting quote one looks whether many have come: in a rush not again, what is there
+        #: is committed; in a quiet market seldom, for each look costs as much as the commit it waits for.
+        self._eager, self._calm = [gap], [delay / 4, delay]
+        #: Quotes a second that are a rush.
+        self._rush = committing.quotes / (delay / 4)
         self._looks = self._calm
         self._redis = connect_redis(context.settings.redis_url, _BLOCK_MS / 1000 + 2)
         self._conn: db.Connection | None = None
@@ -323,7 +324,8 @@ class Projector:
         self._position = self._front
         self._tell_missed()
         self._limit = min(self._limit * 2, GROUP_QUOTES)
-        self._looks = self._eager if self._quotes >= self._committing.quotes else self._calm
+        rate = self._quotes / max(time.monotonic() - self._committed_at, 1e-6)
+        self._looks = self._eager if rate >= self._rush else self._calm
         full = self._full
         self._forget()
         self._full, self._committed_at = full, time.monotonic()
