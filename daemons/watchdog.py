@@ -59,13 +59,12 @@ class Watchdog:
     def __init__(self, context: Context) -> None:
         self._context, settings = context, context.settings
         registry = instruments.load(instruments.files(settings))
-        self._hours = {one.symbol: one.hours for one in registry}
         self._waiting = Waiting(settings.dir / "spool" / "events")
-        self._probes = Probes(settings, self._waiting, registry.symbols)
+        self._probes = Probes(settings, self._waiting, registry)
         self._eyes = Eyes(settings, self._probes)
         self._hands = Hands(settings, self._eyes)
         self._watch = Watch(context.config.rules, random.random)
-        self._sources = Sources(context.config.sources, self._hours)
+        self._sources = Sources(context.config.sources, lambda symbol, at: self._probes.trading.stretch(symbol, at))
         self._state, self._cadence = settings.run / "watchdog.json", settings.dir / "cadence.json"
         self._kept: dict[str, Any] = {}
         self._next = self._learnt_at = 0.0
@@ -111,8 +110,7 @@ class Watchdog:
         if not self._live or wall - self._judged_at < 1_000_000_000 or not around.probes.get("redis"):
             return []
         self._judged_at = wall
-        hours = set(self._hours.values())
-        self._opening = any(opens > wall for one in hours for opens, _ in one.sessions(wall, wall + _OPENING_NS))
+        self._opening = self._probes.trading.begins(wall, _OPENING_NS)
         ingester = next((one for one in seen if one.name == "ingester" and one.pid), None)
         findings = self._sources.look(wall, self._probes.quotes)
         return (

@@ -34,13 +34,14 @@ def _quote(symbol: str, found: latest.Latest, now: int, max_age_s: float) -> dic
     fields = found.quotes.get(symbol, {})
     ts = params.parse_instant(fields["ts"]) if fields.get("ts") else None
     age_ms = None if ts is None else age(ts, found.watermark, found.accepted_at, now)
+    fresh = age_ms is not None and age_ms <= max_age_s * 1000
     return {
         "symbol": symbol,
         **{name: fields.get(name) or None for name in (*FIELDS, "spread")},
         "as_of": None if ts is None else rfc3339(ts),
         "age_ms": age_ms,
         "source": fields.get("source") or None,
-        "quality": "live" if age_ms is not None and age_ms <= max_age_s * 1000 else "stale",
+        "quality": "live" if fresh and fields.get("source") not in found.stale else "stale",
     }
 
 

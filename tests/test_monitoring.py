@@ -13,6 +13,7 @@ import yaml
 from tests.monitoring import ALERTS, DASHBOARD, METRIC, alerts, queries_of_dashboard
 from thor.domain import diagnosis
 from thor.domain.findings import Findings
+from thor.domain.trading import Trading
 from thor.runtime.settings import PROCESSES, ROOT, Settings
 
 RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
@@ -73,7 +74,7 @@ def test_the_runbook_has_no_entry_for_an_alert_that_is_gone() -> None:
 
 
 def test_the_runbook_has_an_entry_for_every_line_of_the_doctor() -> None:
-    nothing = Findings([], "all", (), [], "away", "away", {}, None, [], {}, None, {}, {}, [])
+    nothing = Findings([], "all", (), [], "away", "away", {}, None, [], {}, None, {}, {}, [], Trading({}))
     lines = {line.name for line in diagnosis.judge(nothing, pre_open=True)}
     told = {title.removeprefix("doctor ") for title in headings() if title.startswith("doctor ")}
     assert told == lines

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 
 from thor.domain.cadence import Finding, Quote, SourceRules, Sources
-from thor.domain.hours import Hours
+from thor.domain.calendars import Calendar, Change, Timeline, build
+from thor.domain.calendars import Hours as Local
+from thor.domain.hours import DAY_NS, Hours
+from thor.domain.trading import Trading
 
 NS = 1_000_000_000
 GLOBEX = Hours("CME Globex", "America/Chicago", time(17), time(17), time(16))
@@ -28,7 +31,8 @@ class Day:
         self.every = every_s
         self.moving = set(every_s)
         self.quotes: dict[str, Quote] = {}
-        self.sources = Sources(SourceRules(), dict.fromkeys(every_s, GLOBEX))
+        self.trading = Trading(dict.fromkeys(every_s, GLOBEX))
+        self.sources = Sources(SourceRules(), lambda symbol, now: self.trading.stretch(symbol, now))
         self.found: list[tuple[int, Finding]] = []
         self._due = dict.fromkeys(every_s, self.now)
 
@@ -94,7 +98,7 @@ def test_one_silent_symbol_among_speaking_ones_is_no_mute_source() -> None:
 )
 def test_silence_while_the_market_is_closed_is_no_news(start: str, until: str) -> None:
     day = Day(start, 5, ES=5)
-    close = day.sources.session(day.now, "ES")
+    close = day.trading.stretch("ES", day.now)
     assert close
     day.run((close[1] - day.now) // NS)
     assert day.run(until, silent) == []
@@ -109,7 +113,7 @@ def test_silence_after_the_open_is_found_once_the_edge_is_past() -> None:
 
 
 def test_a_lunch_break_is_silent() -> None:
-    sources = Sources(SourceRules(), {"NK": TOKYO})
+    sources = Sources(SourceRules(), Trading({"NK": TOKYO}).stretch)
     for second in range(600):
         now = at("2024-01-09T02:20:00") + second * NS
         sources.look(now, {"NK": Quote(str(now), "X", now)})
@@ -140,6 +144,65 @@ def test_what_was_learned_survives_and_stays_small() -> None:
     day.run("2024-01-09T20:00:00")
     held = day.sources.learned()
     assert len(held["ES"]["arrivals"]) <= 24
-    again = Sources(SourceRules(), {"ES": GLOBEX})
+    again = Sources(SourceRules(), Trading({"ES": GLOBEX}).stretch)
     again.remember(held)
     assert again.learned() == held
+
+
+#: As the exchanges announced: no session, a halt at noon of Thanksgiving, and one at 12:15 on the day after.
+CME = Calendar("CME equity", "America/Chicago", (Local(date(2021, 6, 28), time(17), time(16), eve=True),))
+CME_CHANGES = [
+    Change(date(2025, 12, 24), Local(date(2025, 12, 24), time(17), time(12, 15), eve=True), "CME", "Christmas Eve"),
+    Change(date(2025, 12, 25), None, "CME", "Christmas"),
+    Change(date(2026, 11, 26), Local(date(2026, 11, 26), time(17), time(12), eve=True), "CME", "Thanksgiving"),
+]
+XTKS = Calendar("XTKS", "Asia/Tokyo", (Local(date(2011, 11, 21), time(9), time(15), (time(11, 30), time(12, 30))),))
+
+
+def dated(calendar: Calendar, around: str) -> Trading:
+    """The symbol S by a calendar, ten days around an instant; its weekly hours are those of Globex."""
+    now, day = at(around), datetime.fromisoformat(around).date()
+    sessions = build(calendar, day - timedelta(days=20), day + timedelta(days=20), None, CME_CHANGES)
+    line = Timeline(calendar.zone, calendar.weekdays, sessions)
+    return Trading({"S": GLOBEX}, {"S": line}, now - 10 * DAY_NS, now + 10 * DAY_NS)
+
+
+@pytest.mark.parametrize(
+    ("calendar", "stops", "until"),
+    [
+        (CME, "2026-11-26T18:00:00", "2026-11-26T23:02:50"),  # Thanksgiving: a halt at noon, trading again at 17:00
+        (CME, "2025-12-24T18:15:00", "2025-12-25T23:02:50"),  # a half day, then a holiday
+        (XTKS, "2026-11-20T02:30:00", "2026-11-20T03:32:50"),  # lunch in Tokyo
+    ],
+)
+def test_silence_on_a_holiday_a_half_day_or_at_lunch_is_no_news(calendar: Calendar, stops: str, until: str) -> None:
+    day = Day("2024-01-01T00:00:00", 5, S=5)
+    day.now = day._due["S"] = at(stops) - 600 * NS
+    day.trading = dated(calendar, stops)
+    assert day.run(600) == []
+    assert day.run(until, silent) == []
+    assert day.run(120) == []
+    # By the weekly hours alone the same silence is a false alarm.
+    weekly = Day(stops, 5, S=5)
+    weekly.run(600)
+    assert [one.rule for one in weekly.run(1800, silent)][:1] == ["mute_source"]
+
+
+def test_on_an_ordinary_day_of_the_calendar_and_after_a_break_silence_is_found() -> None:
+    for calendar, start in ((CME, "2026-11-24T15:00:00"), (XTKS, "2026-11-20T03:30:00")):
+        day = Day(start, 1, S=1)
+        day.trading = dated(calendar, start)
+        assert day.run(600) == []
+        assert [(one.rule, one.stage) for one in day.run(30, silent)][:1] == [("mute_source", "reconnect")]
+
+
+def test_where_the_calendar_ends_the_weekly_hours_hold() -> None:
+    trading = dated(CME, "2026-11-20T12:00:00")
+    thanksgiving = at("2026-11-26T19:00:00")
+    assert not trading.is_open("S", thanksgiving)
+    assert trading.is_open("S", thanksgiving + 7 * DAY_NS)  # 13 days on
+    assert trading.is_open("S", at("2025-12-25T15:00:00"))  # long before: weekly hours know no holiday
+    opens = at("2026-11-26T23:00:00")
+    assert trading.begins(opens - 60 * NS, 300 * NS)
+    assert not trading.begins(opens, 300 * NS)
+    assert not trading.begins(thanksgiving, 300 * NS)

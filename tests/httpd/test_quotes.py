@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import Server
 from tests.httpd.conftest import CONFIG, Api, ns
 from thor.runtime.settings import Settings
-from thor.stores import keys
+from thor.stores import keys, latest
 from thor.stores.redis import connect
 
 SECOND_NS = 1_000_000_000
@@ -56,6 +56,21 @@ def test_a_quote_far_behind_the_watermark_is_stale(api: Api, redis_url: str) -> 
     (quote,) = api.get("/api/quotes", symbols="ES").json["quotes"]
     assert quote["quality"] == "stale"
     assert 125_000 <= quote["age_ms"] < 130_000
+
+
+def test_a_quote_of_a_source_that_stands_still_is_stale_until_it_moves_again(api: Api, redis_url: str) -> None:
+    put(redis_url, "ES", ts="2013-10-08T12:00:05Z", last="1650.25", source="EXCEL")
+    put(redis_url, "YM", ts="2013-10-08T12:00:05Z", last="14800", source="SCHWAB")
+
+    def told() -> list[str]:
+        return [quote["quality"] for quote in api.get("/api/quotes", symbols="ES,YM").json["quotes"]]
+
+    client = connect(redis_url)
+    latest.mark_stale(client, {"EXCEL": str(time.time_ns())})
+    assert told() == ["stale", "live"]
+    latest.mark_stale(client, {})
+    assert told() == ["live", "live"]
+    client.close()
 
 
 def test_every_quote_grows_stale_when_nobody_writes_the_log(api: Api, redis_url: str) -> None:

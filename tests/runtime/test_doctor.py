@@ -7,10 +7,12 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from thor.domain.calendars import Timeline
 from thor.domain.diagnosis import judge, verdict
 from thor.domain.findings import ApiLook, Bar, Elsewhere, Findings, Position, PostgresLook, Process, RedisLook
 from thor.domain.stamps import rfc3339
-from thor.runtime import instruments
+from thor.domain.trading import Trading
+from thor.runtime import instruments, markets
 from thor.runtime.settings import ROOT
 
 SECOND = 1_000_000_000
@@ -51,6 +53,7 @@ def well(now: int = OPEN) -> Findings:
         offsets={"Redis": 0.0, "Postgres": 0.001},
         secrets={"DB_PASSWORD": "Ieph4aeLah3u"},
         exposed=[],
+        trading=markets.weekly(FUTURES),
     )
 
 
@@ -92,6 +95,17 @@ def test_a_market_that_is_closed_may_be_silent() -> None:
     found = replace(later(well(CLOSED), latest={}), api=None)
     assert red(found) == []
     assert red(found, pre_open=True) == []
+
+
+def test_a_holiday_of_the_calendar_is_a_market_that_is_closed() -> None:
+    empty = Timeline("America/Chicago", range(5), [])
+    holiday = Trading(
+        {one.symbol: one.hours for one in FUTURES}, {one.symbol: empty for one in FUTURES}, OPEN, OPEN + 1
+    )
+    found = replace(later(well(), latest={}), trading=holiday)
+    said = {line.name: line for line in judge(found)}
+    assert said["quotes"].verdict == "green"
+    assert "no future trades now" in said["quotes"].evidence
 
 
 def test_open_futures_without_any_quote_are_red_but_one_that_comes_is_enough() -> None:

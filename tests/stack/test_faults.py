@@ -37,7 +37,7 @@ def elsewhere(stack: Stack, tmp_path: Path) -> dict[str, str]:
     (tmp_path / "other").mkdir(exist_ok=True)
     return {
         "THOR_DIR": str(tmp_path / "other"),
-        "THOR_PORT_BASE": str(settings.port_base + 5),
+        "THOR_PORT_BASE": str(settings.port_base + 40),
         "DB_HOST": settings.db_host,
         "DB_PORT": str(settings.db_port),
         "DB_NAME": settings.db_name,

@@ -7,11 +7,9 @@ for longer than is usual for it at this hour; frozen when quotes come but their 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
-
-from thor.domain.hours import Hours
 
 _NS: Final = 1_000_000_000
 _HOUR: Final = 3600 * _NS
@@ -19,6 +17,8 @@ _WEIGHT: Final = 0.05  # of the newest gap in the usual one
 _MEMORY: Final = 24  # hours of a session
 
 Stage = Literal["", "reconnect", "restart"]
+#: The unbroken trading [from, to) of a symbol that an instant lies in, all in ns; None while it does not trade.
+Stretch = Callable[[str, int], tuple[int, int] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ class _Trouble:
 class Sources:
     """The sources of one stack; ``look`` once a second or so."""
 
-    def __init__(self, rules: SourceRules, hours: Mapping[str, Hours]) -> None:
-        self._rules, self._hours = rules, hours
+    def __init__(self, rules: SourceRules, stretch: Stretch) -> None:
+        self._rules, self._stretch = rules, stretch
         self._symbols: dict[str, _Symbol] = {}
         self._troubles: dict[str, _Trouble] = {}
         self._looked_at = 0
@@ -122,8 +122,7 @@ class Sources:
                 known.heard = known.moved = 0
         self._looked_at = now
         for name, quote in quotes.items():
-            if name in self._hours:
-                self._hear(now, name, quote)
+            self._hear(now, name, quote)
         sources: dict[str, list[tuple[str, float, float]]] = defaultdict(list)
         for name in quotes:
             judged = self._judge(now, name)
@@ -134,14 +133,9 @@ class Sources:
         out += [Finding(s, "", "", {}) for s in self._troubles.keys() - sources.keys() if self._troubles.pop(s)]
         return [finding for finding in out if finding is not None]
 
-    def session(self, now: int, name: str) -> tuple[int, int] | None:
-        """The trading session that ``now`` lies in, (open, close) in ns."""
-        found = self._hours[name].sessions(now - 2 * 24 * _HOUR, now + 2 * 24 * _HOUR)
-        return next(((opened, closes) for opened, closes in found if opened <= now < closes), None)
-
     def _hear(self, now: int, name: str, quote: Quote) -> None:
         known = self._symbols.setdefault(name, _Symbol())
-        session, known.source = self.session(now, name), quote.source
+        session, known.source = self._stretch(name, now), quote.source
         hour = 0 if session is None else min(_MEMORY - 1, (now - session[0]) // _HOUR)
         if quote.ts != known.ts or not known.heard:
             # A gap counts where both its ends lie in one session.
@@ -157,7 +151,7 @@ class Sources:
         """How far (in allowances) a symbol is silent, and unchanged while it speaks; None while it need not speak."""
         known, session, edge = self._symbols.get(name), None, int(self._rules.edge_s * _NS)
         if known is not None:
-            session = self.session(now, name)
+            session = self._stretch(name, now)
         if known is None or session is None or not session[0] + edge <= now < session[1] - edge:
             return None
         hour = min(_MEMORY - 1, (now - session[0]) // _HOUR)

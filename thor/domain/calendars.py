@@ -201,6 +201,16 @@ class Timeline:
         i = bisect_right(self._opens, at) - 1
         return i >= 0 and _runs(self.sessions[i], at)
 
+    def stretch(self, at: int) -> tuple[int, int] | None:
+        """The unbroken trading [from, to) that the instant lies in; a break ends it. None where there is none."""
+        i = bisect_right(self._opens, at) - 1
+        if i < 0 or not _runs(self.sessions[i], at):
+            return None
+        one = self.sessions[i]
+        if one.break_starts is None or one.break_ends is None:
+            return one.opens, one.closes
+        return (one.opens, one.break_starts) if at < one.break_starts else (one.break_ends, one.closes)
+
     def open_since(self, at: int, span: int) -> bool:
         """Whether the market has traded without a break for ``span`` before the instant."""
         i = bisect_right(self._opens, at - span) - 1

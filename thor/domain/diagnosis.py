@@ -145,7 +145,7 @@ def _quotes(found: Findings) -> Line:
     flow = f"{came} accepted and {refused} refused between two looks"
     if now.recorded:
         return Line("quotes", "green", f"a recording plays: {flow}")
-    trading = [one.symbol for one in found.instruments if one.hours.is_open(now.now)]
+    trading = _trading(found, now.now)
     if not trading:
         return Line("quotes", "green", f"no future trades now; {flow}")
     fresh = [symbol for symbol in trading if now.now - now.latest.get(symbol, 0) < FRESH * 1e9]
@@ -210,8 +210,7 @@ def _bars(found: Findings) -> Line:
             behind.append(f"{symbol}: newest print {rfc3339(print_ns)}, newest in a bar {newest}")
     if behind:
         return Line("bars", "red", "; ".join(behind[:5]), "thor logs intraday; a print of the log is in no bar")
-    trading = {one.symbol for one in found.instruments if one.hours.is_open(now.now)}
-    quiet = sorted(trading - found.prints.keys()) if not now.recorded else []
+    quiet = sorted(set(_trading(found, now.now)) - found.prints.keys()) if not now.recorded else []
     evidence = f"{len(found.prints)} futures printed, each print is in its bar"
     return Line("bars", "green", evidence + (f"; quiet: {', '.join(quiet)}" if quiet else ""))
 
@@ -309,7 +308,7 @@ def _fresh(found: Findings) -> Line:
     _, now = _redis(found)
     if now.recorded:
         return Line("fresh", "yellow", "a recording is played: its quotes are never fresh")
-    trading = [one.symbol for one in found.instruments if one.hours.is_open(now.now)]
+    trading = _trading(found, now.now)
     closed = len(found.instruments) - len(trading)
     old = [symbol for symbol in trading if now.now - now.latest.get(symbol, 0) > FRESH * 1e9]
     if old:
@@ -322,6 +321,10 @@ def _contracts(instruments: Sequence[Instrument]) -> Line:
     months = [f"{one.symbol} of {one.root}" for one in instruments if one.root]
     said = f"registered contracts: {', '.join(months)}" if months else "no symbol names a contract month"
     return Line("contracts", "yellow", f"{said}; which month the feed quotes is not known", "compare with the broker")
+
+
+def _trading(found: Findings, at: int) -> list[str]:
+    return [one.symbol for one in found.instruments if found.trading.is_open(one.symbol, at)]
 
 
 def _redis(found: Findings) -> tuple[RedisLook, RedisLook]:

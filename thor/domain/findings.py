@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from thor.domain.instruments import Instrument
+from thor.domain.trading import Trading
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +116,4 @@ class Findings:
     offsets: Mapping[str, float]  # server → seconds by which its clock is ahead of ours
     secrets: Mapping[str, str]
     exposed: Sequence[str]  # files with secrets that others may read
+    trading: Trading

@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -22,10 +23,11 @@ from thor.domain.findings import ApiLook, Elsewhere, Findings, PostgresLook, Pro
 from thor.domain.instruments import Instruments
 from thor.domain.quotes import MOVES, BadEntry, Unknown, decode
 from thor.domain.stamps import BadStamp, parse_stamp, rfc3339
-from thor.runtime import instruments, status
+from thor.runtime import instruments, markets, status
 from thor.runtime.process import holder
 from thor.runtime.settings import PROCESSES, Settings, dotenv
 from thor.stores import db, observed
+from thor.stores.markets import NotCovered
 from thor.stores.redis import connect
 
 _BETWEEN_S: Final = 1.0  # the two looks
@@ -44,6 +46,7 @@ _Held = tuple[PostgresLook, PostgresLook] | str
 def look(settings: Settings) -> Findings:
     """Everything, in about two seconds where all answer. Raises BadConfig."""
     registry = instruments.load(instruments.files(settings))
+    clockwork, trading = markets.load(), markets.weekly(registry)
     processes = _processes(settings)
     offsets: dict[str, float] = {}
     elsewhere: list[Elsewhere] = []
@@ -63,6 +66,8 @@ def look(settings: Settings) -> Findings:
         conn = db.connect(settings.dsn, "doctor")
         held = observed.look_at_postgres(conn)
         offsets["Postgres"] = observed.offset_of_postgres(conn)
+        with suppress(NotCovered):
+            trading = markets.trading(conn, clockwork, registry, time.time_ns())
     except psycopg.Error as error:
         tables = _said(error)
     if not queue:
@@ -99,6 +104,7 @@ def look(settings: Settings) -> Findings:
         offsets=offsets,
         secrets=_secrets(settings),
         exposed=[str(path) for path in (settings.secrets,) if path.exists() and path.stat().st_mode & 0o077],
+        trading=trading,
     )
 
 

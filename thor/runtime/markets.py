@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from importlib.metadata import version
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
+import psycopg
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from thor.domain import markets as domain
 from thor.domain.calendars import Calendar, Change, Hours
 from thor.domain.instruments import Instrument
+from thor.domain.trading import Trading
 from thor.runtime.config import directory, load_config, read, validate
 from thor.runtime.instruments import Clock, known_zone
+from thor.stores import markets as store
 
 LIBRARIES: Final = ("exchange-calendars", "pandas-market-calendars")
 #: Raised where the same configuration comes to mean other rows.
 _FORM: Final = 1
+#: How far from its instant ``trading`` trusts what it read, which is farther on both sides.
+_DATED: Final = 10 * 86_400 * 10**9
 
 Zone = Annotated[str, AfterValidator(known_zone)]
 
@@ -175,6 +181,23 @@ class Clockwork:
             first = day - timedelta(days=self.config.days_back)
             found |= set(range(first.year, (day + timedelta(days=self.config.days_ahead)).year + 1))
         return found
+
+
+def weekly(instruments: Iterable[Instrument]) -> Trading:
+    """When each instrument trades by its weekly hours alone, without holidays."""
+    return Trading({one.symbol: one.hours for one in instruments})
+
+
+def trading(conn: psycopg.Connection[Any], clockwork: Clockwork, instruments: Iterable[Instrument], at: int) -> Trading:
+    """When each instrument trades, dated for ten days on both sides of the instant (ns).
+
+    Raises store.NotCovered and psycopg.Error.
+    """
+    listed = list(instruments)
+    calendars = {one.symbol: name for one in listed if (name := clockwork.calendar_of(one)) is not None}
+    lines = store.around(conn, at, sorted(set(calendars.values())))
+    dated = {symbol: lines[name] for symbol, name in calendars.items()}
+    return Trading(weekly(listed).hours, dated, at - _DATED, at + _DATED)
 
 
 def load() -> Clockwork:

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +21,16 @@ import psycopg
 import redis
 
 from thor.domain.cadence import Quote
+from thor.domain.instruments import Instruments
 from thor.domain.watched import Around, Decision, Pulse, Seen
-from thor.runtime import heartbeat, pauses
+from thor.runtime import heartbeat, markets, pauses
+from thor.runtime.config import BadConfig
 from thor.runtime.process import holder
 from thor.runtime.settings import PROJECTIONS, Settings
 from thor.runtime.supervisor import Frozen, Program, Refused, Supervisor
 from thor.stores import db, events, latest
 from thor.stores import log as quotes_log
+from thor.stores.markets import NotCovered
 from thor.stores.redis import connect
 
 log = logging.getLogger(__name__)
@@ -38,6 +41,8 @@ _ASK_AGAIN_S: Final = 5.0
 _PROBE_S: Final = 1.0
 _ANSWERED_S: Final = 5.0  # an older answer is none
 _DUMP_S: Final = 0.2  # what the stacks of a hung process take to reach its log
+_HOURS_S: Final = 3600.0  # after so long the dated hours are read again, sooner where they could not be
+_HOURS_AGAIN_S: Final = 60.0
 _RUNNABLE: Final = 4  # tasks a processor that want to run: above, the host is starved
 
 
@@ -54,11 +59,11 @@ class Answer:
 
 @dataclass
 class Probes:
-    """Asks Postgres and Redis once a second; moves waiting events; reads what the log and the quotes say."""
+    """Asks Postgres and Redis once a second; moves waiting events; reads what the log, quotes and calendars say."""
 
     settings: Settings
     waiting: events.Waiting
-    symbols: Sequence[str]
+    instruments: Instruments
     head: int | None = None
     quotes: Mapping[str, Quote] = field(default_factory=dict)
     #: Sources whose values stand still, and since when.
@@ -70,6 +75,14 @@ class Probes:
         self._conn: db.Connection | None = None
         self._redis = connect(self.settings.redis_url, 2.0)
         self._marked: Mapping[str, str] | None = None
+        #: When each symbol trades. While Postgres cannot say it anew the last holds, where that ends the weekly hours.
+        self.trading = markets.weekly(self.instruments)
+        self._hours_at = float("-inf")
+        try:
+            self._clockwork: markets.Clockwork | None = markets.load()
+        except BadConfig as error:  # no reason to watch nothing
+            log.warning("holidays are not known: %s", error)
+            self._clockwork = None
 
     def start(self) -> None:
         """Begin to ask."""
@@ -101,15 +114,26 @@ class Probes:
             events.probe(self._conn)
             with suppress(psycopg.errors.UndefinedTable):
                 self.waiting.move(self._conn)
+            if time.monotonic() >= self._hours_at:
+                self._read_hours(self._conn)
         except psycopg.Error:
             if self._conn is not None:
                 self._conn.close()
             self._conn = None
             raise
 
+    def _read_hours(self, conn: db.Connection) -> None:
+        if self._clockwork is None:
+            return
+        self._hours_at = time.monotonic() + _HOURS_AGAIN_S
+        # Whether Postgres is well the probe says, not this.
+        with suppress(NotCovered, psycopg.Error):
+            self.trading = markets.trading(conn, self._clockwork, self.instruments, time.time_ns())
+            self._hours_at = time.monotonic() + _HOURS_S
+
     def _ask_redis(self) -> None:
         self.head = int(quotes_log.writer_state(self._redis).get("n", 0))
-        found = latest.read(self._redis, self.symbols).quotes
+        found = latest.read(self._redis, self.instruments.symbols).quotes
         self.quotes = {
             symbol: Quote(fields.get("ts", ""), fields.get("source", ""), _values(fields))
             for symbol, fields in found.items()
