@@ -228,9 +228,18 @@ def crash(world: World, name: str) -> None:
 
 
 def test_a_crash_loop_ends_in_quarantine(world: World) -> None:
-    for _ in range(4):
+    for _ in range(6):
         crash(world, "intraday")
     assert world.deeds() == [("intraday", "quarantine", "stop")]
+
+
+def test_lives_that_come_to_something_between_the_others_are_no_crash_loop(world: World) -> None:
+    for n in range(10):
+        for _ in range(4):
+            crash(world, "intraday")
+        world.start("intraday", committed=n + 1)
+        world.run(1)
+    assert world.deeds() == []
 
 
 def test_a_process_killed_again_and_again_that_goes_on_is_no_crash_loop(world: World) -> None:
@@ -282,7 +291,7 @@ def test_falling_behind_is_told_and_never_restarted(world: World) -> None:
 def test_what_must_outlive_the_watchdog_does() -> None:
     first = World()
     first.start("intraday", committed=0)
-    for _ in range(4):
+    for _ in range(6):
         crash(first, "intraday")
     assert first.watch.quarantined == ["intraday"]
     second = World(now=first.now)

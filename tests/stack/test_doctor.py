@@ -73,7 +73,7 @@ def red(stack: Stack) -> dict[str, str]:
 
 
 def test_of_a_healthy_stack_every_line_is_green_but_the_calendar_that_nobody_has_yet(healthy: Stack) -> None:
-    until(lambda: "11 of 11" in lines(healthy)["quotes"]["evidence"], "every future has a quote")
+    until(lambda: "11 of 11" in lines(healthy)["quotes"]["evidence"], "every future has a quote", 120)
     found = lines(healthy)
     assert {name for name, line in found.items() if line["verdict"] != "green"} <= {"calendar"}, found
     assert all(line["advice"] for line in found.values() if line["verdict"] != "green")

@@ -250,7 +250,7 @@ def test_a_crash_loop_ends_in_quarantine_and_heals_by_itself_once_its_cause_is_g
     broken = stack.settings.dir / "fault-crash"
     broken.touch()
     supervisor(stack).start_one(program(stack, "crash"))
-    until(lambda: program(stack, "crash").state == "STOPPED", "it is in quarantine", 30)
+    until(lambda: program(stack, "crash").state == "STOPPED", "it is in quarantine", 60)
     until(lambda: len(events(stack, "quarantine")) >= 3, "it was tried again, and stopped again", 20)
     assert metric(stack, 'thor_watchdog_quarantined{process="crash"}') == 1
     broken.unlink()

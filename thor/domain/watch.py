@@ -31,6 +31,7 @@ class Track:
     expected: bool = False  # its end is our doing
     ending: float | None = None  # when it was asked to end
     restarts: deque[float] = field(default_factory=deque)  # those that count against the budget
+    crashes: int = 0  # lives in a row that came to nothing
     next_at: float = 0
     quarantined: bool = False
     tried_at: float = 0
@@ -169,6 +170,8 @@ class Watch:
         unseen = track.pid == 0 and one.pid == 0 and other and one.state == "BACKOFF"
         asked = track.expected or one.state in ("STOPPED", "STOPPING")
         fruitless = unseen or (ended and now - track.since < self._rules.settled_s and not self._advanced(track))
+        if ended and not fruitless:
+            track.crashes = 0
         if ended and track.committed is not None:
             track.reached = max(track.committed, track.reached or 0)
         if other or changed:
@@ -183,11 +186,11 @@ class Watch:
         return track.committed is not None and track.committed > (track.reached or 0)
 
     def _crashed(self, now: float, one: Seen, track: Track) -> Decision:
-        """A life that came to nothing counts like a restart: supervisord starts the next by itself."""
-        evidence = {"state": one.state, "lately": len(track.restarts)}
-        if track.quarantined or self._spent(now, track):
+        """A life that came to nothing; supervisord starts the next by itself. Some in a row are a crash loop."""
+        track.crashes += 1
+        evidence = {"state": one.state, "in_a_row": track.crashes}
+        if track.quarantined or track.crashes > self._rules.crashes:
             return self._quarantine(now, track, Decision(one.name, "crash_loop", "stop", one.pid, evidence))
-        track.restarts.append(now)
         return Decision(one.name, "crashed", "noted", one.pid, evidence)
 
     def _program(self, now: float, one: Seen, track: Track) -> list[Decision]:

@@ -36,6 +36,7 @@ class Rules:
     hold_s: float = 30
     stop_s: float = 5
     settled_s: float = 10
+    crashes: int = 5
     few: int = 3
     few_within_s: float = 300
     many: int = 10
